@@ -1,0 +1,100 @@
+"""From the command line to settings, and from errors to one sentence and an exit status."""
+
+import argparse
+import dataclasses
+import errno
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from advcloak_jax import presets
+from advcloak_jax.errors import UserError
+from advcloak_jax.training import runs
+
+BAD_INPUT_STATUS = 2
+
+
+def parse(program: str, jobs: Mapping[str, type], arguments: Sequence[str]) -> tuple[str, Any]:
+    """Job name and settings from `JOB --flag value ...`.
+
+    The defaults are the preset's, or with --resume those of the run in the folder. Exits with status 2 on an unknown or
+    ill-typed flag, naming the nearest valid one; with status 0 after --help.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: python {program} {{{','.join(jobs)}}} [--flag value ...]\n")
+        for name, kind in jobs.items():
+            print(f"  {name:12s} {(kind.__doc__ or '').splitlines()[0]}")
+        print(f"\n`python {program} JOB --help` explains every flag with its default.")
+        raise SystemExit(0 if arguments else BAD_INPUT_STATUS)
+    job = arguments[0]
+    if job not in jobs:
+        raise UserError(f"{job!r} is no job of {program}; use one of {', '.join(jobs)}.")
+    default = _defaults(job, jobs[job], arguments[1:])
+    config = tyro.cli(
+        jobs[job],
+        prog=f"{program} {job}",
+        args=arguments[1:],
+        default=default,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    return job, config
+
+
+def _defaults(job: str, kind: type, arguments: Sequence[str]) -> Any:
+    names = {field.name for field in dataclasses.fields(kind)}
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    peek.add_argument("--preset", default="paper")
+    peek.add_argument("--run")
+    peek.add_argument("--resume", action="store_true")
+    try:
+        known, _ = peek.parse_known_args(arguments)
+    except argparse.ArgumentError:
+        return kind()  # tyro reports it with the rest
+    default = presets.settings(job, kind, known.preset)
+    if "resume" in names and known.resume:
+        folder = Path(known.run or default.run)
+        if (folder / "config.json").exists():
+            run = runs.read_run(folder)
+            if run.job == job:
+                return dataclasses.replace(run.config, run=str(folder))
+    return default
+
+
+def run_main(main: Callable[[Sequence[str]], None]) -> None:
+    """Run a command's `main(arguments)`; tell errors the user can fix in one sentence and exit with status 2."""
+    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING, force=True)
+    # Libraries tell their own bookkeeping as warnings; what they fail at arrives as exceptions.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        print("Interrupted; --resume continues from the last checkpoint.", file=sys.stderr)
+        raise SystemExit(130) from None
+    except Exception as error:
+        if sentence := _of_the_machine(error):
+            _fail(sentence)
+        raise
+
+
+def _of_the_machine(error: BaseException | None) -> str | None:
+    """A sentence for a full disk or a missing permission, looked for along the chain of causes; else None."""
+    while error is not None:
+        number = getattr(error, "errno", None)
+        where = getattr(error, "filename", None) or "the output folder"
+        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+            return f"The disk of {where} is full; free some space and run the same command again."
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return f"No permission to use {where}; choose a folder that you may write to, or change its permissions."
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _fail(sentence: str) -> None:
+    print(f"error: {sentence}", file=sys.stderr)
+    raise SystemExit(BAD_INPUT_STATUS) from None

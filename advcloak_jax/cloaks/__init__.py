@@ -1,0 +1,1 @@
+"""Ways of making masks, all behind one signature."""

@@ -1,0 +1,36 @@
+"""AdvCloak and AdvFaces+: one mask per person, the mean of a generator's masks over the person's images (Eq. 2)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from advcloak_jax.cloaks.cloak import Cloak
+from advcloak_jax.images import aggregate
+
+PyTree = Any
+PERSONS_AT_A_TIME = 4
+
+
+def person_masks(generator: nn.Module, variables: PyTree, faces: jax.Array) -> jax.Array:
+    """Masks [P, H, W, C] of persons with faces [P, N, H, W, C] in [0, 1]; the generator in evaluation mode."""
+    flat = faces.reshape(-1, *faces.shape[2:])
+    masks: jax.Array = generator.apply(variables, flat, train=False)  # type: ignore[assignment]
+    return aggregate(masks.reshape(faces.shape))
+
+
+def averaged(name: str, generator: nn.Module, variables: PyTree) -> Cloak:
+    """The cloak of a trained generator: AdvFaces+ after stage I, AdvCloak after stage II.
+
+    A few persons at a time, so that memory does not grow with their number.
+    """
+    compiled = jax.jit(lambda variables, faces: person_masks(generator, variables, faces))
+
+    def make_masks(faces: jax.Array, key: jax.Array) -> jax.Array:
+        persons = faces.shape[0]
+        padded = jnp.concatenate([faces, jnp.repeat(faces[-1:], -persons % PERSONS_AT_A_TIME, axis=0)])
+        blocks = padded.reshape(-1, PERSONS_AT_A_TIME, *faces.shape[1:])
+        return jnp.concatenate([compiled(variables, block) for block in blocks])[:persons]
+
+    return Cloak(name, "person", make_masks)

@@ -1,0 +1,1 @@
+"""Faces in: sources, splits by identity and batch order."""

@@ -1,0 +1,1 @@
+"""Protection, verification and quality measured."""

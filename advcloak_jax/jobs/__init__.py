@@ -1,0 +1,1 @@
+"""The commands: each puts data, networks, steps and measures together."""

@@ -1,0 +1,223 @@
+"""`train.py image` and `train.py person`: the two stages of the mask generator."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from advcloak_jax import images, subspace
+from advcloak_jax.cloaks.averaged import person_masks
+from advcloak_jax.config import ImageConfig, PersonConfig
+from advcloak_jax.data import order, splits
+from advcloak_jax.data.faceset import FaceSet
+from advcloak_jax.data.splits import Split
+from advcloak_jax.errors import UserError
+from advcloak_jax.evaluation.targets import FlaxTarget
+from advcloak_jax.jobs import inputs
+from advcloak_jax.jobs.recognizer import positions
+from advcloak_jax.networks.discriminator import Discriminator
+from advcloak_jax.networks.generator import Generator
+from advcloak_jax.recognizers.recognizer import Recognizer, embed
+from advcloak_jax.training import parallel, state, steps
+from advcloak_jax.training.loop import Job
+from advcloak_jax.training.runs import Run
+
+PyTree = Any
+COLUMNS = ("generator", "discriminator", "gan", "norm", "adversarial", "validation_image", "validation_person")
+VALIDATION_IMAGES = 5
+SAMPLE_PERSONS = 4
+SHUFFLE_KEY = 0
+
+
+class Resident(NamedTuple):
+    """On every device: faces [n, H, W, C] uint8, embeddings [n, d] of the originals, the surrogate, the root key."""
+
+    faces: jax.Array
+    embeddings: jax.Array
+    surrogate: PyTree
+    key: jax.Array
+
+
+class PersonResident(NamedTuple):
+    """`Resident` with a leading axis of persons: faces [G, n, H, W, C], embeddings [G, n, d]; and the subspaces."""
+
+    faces: jax.Array
+    embeddings: jax.Array
+    spaces: subspace.Subspace
+    surrogate: PyTree
+    key: jax.Array
+
+
+class Validation:
+    """How well masks of the deployed norm hide held-out persons from the surrogate itself.
+
+    Each person's first images make the mask, the others wear it.
+    """
+
+    def __init__(self, config: ImageConfig, faces: FaceSet, split: Split, surrogate: Recognizer) -> None:
+        per_person = [faces.images_of(int(person)) for person in split.validation]
+        half = max(1, min(VALIDATION_IMAGES, min(len(own) for own in per_person) // 2))
+        self.inference = faces.images[np.stack([own[:half] for own in per_person])]
+        self.test = faces.images[np.stack([own[half : 2 * half] for own in per_person])]
+        self._target = FlaxTarget("surrogate", surrogate.module, surrogate.variables)
+        self._flat = self.test.reshape(-1, *self.test.shape[2:])
+        self._clean = self._target.embed(self._flat)
+        norm = images.mask_norm_at(config.image_size)
+        generator = build_generator(config, axis_name=None)
+
+        def both(variables: PyTree, inference: jax.Array, test: jax.Array) -> tuple[jax.Array, jax.Array]:
+            person = person_masks(generator, variables, images.to_unit(inference))[:, None]
+            flat = images.to_unit(test.reshape(-1, 1, *test.shape[2:]))
+            image = person_masks(generator, variables, flat).reshape(test.shape)
+            return images.protect(test, images.rescale(image, norm)), images.protect(test, images.rescale(person, norm))
+
+        self._protect = jax.jit(both)
+
+    def __call__(self, state: state.GanState) -> dict[str, float]:
+        """Mean cosine of protected to clean embeddings, with a mask per image and one per person: lower hides more."""
+        names = ("validation_image", "validation_person")
+        return {
+            name: float((self._target.embed(np.asarray(worn).reshape(self._flat.shape)) * self._clean).sum(-1).mean())
+            for name, worn in zip(names, self._protect(state.generator, self.inference, self.test), strict=True)
+        }
+
+    def picture(self, state: state.GanState) -> np.ndarray:
+        """Originals above their protected versions, one mask per person: [H, W, 3] uint8."""
+        _, worn = self._protect(state.generator, self.inference, self.test)
+        rows = (self.test[:SAMPLE_PERSONS, 0], np.asarray(worn)[:SAMPLE_PERSONS, 0])
+        return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
+
+
+def build_generator(config: ImageConfig, *, axis_name: str | None, dtype: str = "float32") -> Generator:
+    """The generator that a stage's settings ask for."""
+    return Generator(width=config.generator_width, dtype=jnp.dtype(dtype), axis_name=axis_name)
+
+
+def _gan(config: ImageConfig, batch: int) -> steps.Gan:
+    return steps.Gan(
+        build_generator(config, axis_name=steps.DEVICES, dtype=config.dtype),
+        Discriminator(width=config.discriminator_width, dtype=jnp.dtype(config.dtype), axis_name=steps.DEVICES),
+        optax.adam(config.learning_rate, b1=config.beta1, b2=config.beta2),
+        config.lambda_norm,
+        config.lambda_adversarial,
+        images.mask_norm_at(config.image_size, config.norm_floor),
+        batch,
+    )
+
+
+def _surrogate(config: ImageConfig) -> Recognizer:
+    return inputs.load_recognizer(inputs.read_run_of("recognizer", config.surrogate, "--surrogate"), dtype=config.dtype)
+
+
+def build_image(config: ImageConfig, faces: FaceSet, split: Split) -> Job:
+    """Stage I on at most `config.images` random images of the generator's persons."""
+    chosen, _ = splits.images_with_labels(faces, split.generator)
+    kept = order.permutation(config.seed, SHUFFLE_KEY, len(chosen))[: config.images]
+    chosen = chosen[np.sort(kept)]
+    if len(chosen) < config.batch:
+        raise UserError(f"--batch {config.batch} is more than the {len(chosen)} training images; lower it.")
+    devices = parallel.pick_devices(config.devices, config.batch, "--batch")
+    surrogate = _surrogate(config)
+    gan = _gan(config, config.batch)
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    initial = jax.jit(
+        lambda key: state.init_gan(gan.generator, gan.discriminator, config.image_size, gan.optimiser, key)
+    )(init_key)
+    originals = faces.images[chosen]
+    embeddings = FlaxTarget("surrogate", surrogate.module, surrogate.variables).embed(originals)
+    resident = parallel.replicate(
+        Resident(jnp.asarray(originals), jnp.asarray(embeddings), surrogate.variables, step_key), devices
+    )
+
+    def bind(resident: Resident) -> Any:
+        return steps.image_step(gan, lambda faces: embed(surrogate.module, resident.surrogate, faces))
+
+    def gather(resident: Resident, item: dict[str, jax.Array], number: jax.Array) -> steps.ImageBatch:
+        return steps.ImageBatch(
+            images.to_unit(resident.faces[item["index"]]),
+            resident.embeddings[item["index"]],
+            item["position"],
+            jax.random.fold_in(resident.key, number),
+        )
+
+    scanned = parallel.scan_steps(bind, gather, unroll=parallel.wants_unrolling(devices))
+    run = parallel.parallelise(scanned, devices, config.parallel)
+
+    def advance(state: PyTree, first: int, count: int) -> tuple[PyTree, dict[str, jax.Array]]:
+        index = order.image_batches(config.seed, len(chosen), config.batch, first, count)
+        return run(state, resident, {"index": index, "position": positions(index)})
+
+    validation = Validation(config, faces, split, surrogate)
+    return Job(
+        steps=config.steps or max(1, round(config.epochs * len(chosen) / config.batch)),
+        images_per_step=config.batch,
+        state=parallel.replicate(initial, devices),
+        advance=advance,
+        validate=validation,
+        rank=lambda metrics: -metrics["validation_image"],
+        picture=validation.picture,
+        columns=COLUMNS,
+    )
+
+
+def build_person(config: PersonConfig, faces: FaceSet, split: Split) -> Job:
+    """Stage II on `split.generator_images`, from stage I's networks; persons in a fixed order, as published."""
+    persons, per_person = split.generator_images.shape
+    if persons < config.persons:
+        raise UserError(f"--persons {config.persons} is more than the {persons} of --split.generator; lower it.")
+    devices = parallel.pick_devices(config.devices, config.persons, "--persons")
+    surrogate = _surrogate(config)
+    gan = _gan(config, config.persons * per_person)
+    stage_one: Run = inputs.read_run_of("image", config.generator, "--generator")
+    loaded = inputs.load_gan(stage_one)
+    initial = state.start_gan(loaded["generator"], loaded["discriminator"], gan.optimiser)
+    _, step_key = jax.random.split(jax.random.key(config.seed))
+
+    originals = faces.images[split.generator_images]
+    flat = originals.reshape(-1, *originals.shape[2:])
+    embeddings = FlaxTarget("surrogate", surrogate.module, surrogate.variables).embed(flat)
+    embeddings = jnp.asarray(embeddings).reshape(persons, per_person, -1)
+    spaces = jax.jit(subspace.fit)(embeddings)
+    resident = parallel.replicate(
+        PersonResident(jnp.asarray(originals), embeddings, spaces, surrogate.variables, step_key), devices
+    )
+    epoch = persons / config.persons
+
+    def bind(resident: PersonResident) -> Any:
+        return steps.person_step(
+            gan,
+            lambda faces: embed(surrogate.module, resident.surrogate, faces),
+            config,
+            round(config.warmup_epochs * epoch),
+        )
+
+    def gather(resident: PersonResident, item: dict[str, jax.Array], number: jax.Array) -> steps.PersonBatch:
+        index = item["index"]
+        return steps.PersonBatch(
+            images.to_unit(resident.faces[index]),
+            resident.embeddings[index],
+            jax.tree.map(lambda x: x[index], resident.spaces),
+            (item["position"][:, None] * per_person + jnp.arange(per_person)).reshape(-1),
+            jax.random.fold_in(resident.key, number),
+        )
+
+    scanned = parallel.scan_steps(bind, gather, unroll=parallel.wants_unrolling(devices))
+    run = parallel.parallelise(scanned, devices, config.parallel)
+
+    def advance(state: PyTree, first: int, count: int) -> tuple[PyTree, dict[str, jax.Array]]:
+        index = order.image_batches(config.seed, persons, config.persons, first, count, shuffle=False)
+        return run(state, resident, {"index": index, "position": positions(index)})
+
+    validation = Validation(config, faces, split, surrogate)
+    return Job(
+        steps=config.steps or max(1, round(config.epochs * epoch)),
+        images_per_step=config.persons * per_person,
+        state=parallel.replicate(initial, devices),
+        advance=advance,
+        validate=validation,
+        rank=lambda metrics: -metrics["validation_person"],
+        picture=validation.picture,
+        columns=COLUMNS,
+    )

@@ -1,0 +1,113 @@
+"""What a job starts from: earlier runs, faces and their split."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax.numpy as jnp
+
+from advcloak_jax.config import BadImage, ImageConfig, PersonConfig, RecognizerConfig, TrainConfig
+from advcloak_jax.data import sources
+from advcloak_jax.data.faceset import FaceSet
+from advcloak_jax.data.splits import Split, make_split
+from advcloak_jax.errors import UserError
+from advcloak_jax.progress import Progress
+from advcloak_jax.recognizers import zoo
+from advcloak_jax.recognizers.recognizer import Recognizer
+from advcloak_jax.training.checkpoint import read_checkpoint
+from advcloak_jax.training.runs import Run, read_run
+
+PyTree = Any
+Config = TypeVar("Config", bound=ImageConfig)
+
+
+def resolve(config: Config) -> Config:
+    """Settings of stage I or II completed by those of the run it builds on: data, split, image size, networks.
+
+    Raises UserError when that run is of another job or is not there.
+    """
+    if isinstance(config, PersonConfig):
+        stage_one = read_run_of("image", config.generator, "--generator")
+        earlier: TrainConfig = stage_one.config
+        assert isinstance(earlier, ImageConfig)
+        config = dataclasses.replace(
+            config,
+            surrogate=config.surrogate or earlier.surrogate,
+            generator_width=earlier.generator_width,
+            discriminator_width=earlier.discriminator_width,
+        )
+    else:
+        earlier = read_run_of("recognizer", config.surrogate, "--surrogate").config
+    if not config.data:
+        config = dataclasses.replace(config, data=earlier.data, split=earlier.split, on_bad_image=earlier.on_bad_image)
+    return dataclasses.replace(config, image_size=earlier.image_size)
+
+
+def read_run_of(job: str, folder: str, name: str) -> Run:
+    """The run in `folder`, which must be one of `train.py JOB` with a checkpoint. `name` is the flag that named it."""
+    run = read_run(Path(folder))
+    if run.job != job:
+        raise UserError(f"{name} {folder} is a run of `train.py {run.job}`; name one of `train.py {job}`.")
+    return run
+
+
+def load_faces(data: tuple[str, ...], image_size: int, on_bad_image: BadImage, cache: str) -> FaceSet:
+    """Read faces with a progress display and say what they are."""
+    if not data:
+        raise UserError("--data names no faces; give folder:PATH, tfds:NAME or synthetic:IDENTITIESxIMAGES.")
+    bars: dict[str, Progress] = {}
+    done: dict[str, int] = {}
+
+    def report(label: str, count: int, total: int) -> None:
+        if label not in bars:
+            bars[label], done[label] = Progress(label, total, "faces"), 0
+        bars[label].update(count - done[label])
+        done[label] = count
+
+    try:
+        faces = sources.load(
+            data,
+            image_size=image_size,
+            on_bad_image=on_bad_image,
+            cache=Path(cache) if cache else None,
+            progress=report,
+        )
+    finally:
+        for bar in bars.values():
+            bar.close()
+    print(f"Faces: {sources.summary(faces)}.", file=sys.stderr)
+    return faces
+
+
+def load_split(config: TrainConfig) -> tuple[FaceSet, Split]:
+    """Faces of a job and who plays which part in it."""
+    faces = load_faces(config.data, config.image_size, config.on_bad_image, config.cache)
+    return faces, make_split(faces, config.split)
+
+
+def load_recognizer(run: Run, *, dtype: str = "float32") -> Recognizer:
+    """The best checkpoint of a recogniser's run."""
+    config = run.config
+    assert isinstance(config, RecognizerConfig)
+    _, state = read_checkpoint(run.checkpoints, best=True)
+    module = build_recognizer(config, dtype=dtype, axis_name=None)
+    return Recognizer(module, {"params": state["params"]["backbone"], "batch_stats": state["batch_stats"]})
+
+
+def build_recognizer(config: RecognizerConfig, *, dtype: str, axis_name: str | None) -> Any:
+    """The backbone that a recogniser's settings ask for."""
+    return zoo.build(
+        config.architecture,
+        width=config.width,
+        embedding_size=config.embedding_size,
+        dropout=config.dropout,
+        dtype=jnp.dtype(dtype),
+        axis_name=axis_name,
+    )
+
+
+def load_gan(run: Run) -> PyTree:
+    """Generator's and discriminator's variables of a stage's newest checkpoint: {"generator": ..., ...}."""
+    _, state = read_checkpoint(run.checkpoints, best=False)
+    return {"generator": state["generator"], "discriminator": state["discriminator"]}

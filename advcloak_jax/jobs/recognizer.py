@@ -1,0 +1,128 @@
+"""`train.py recognizer`: a face recogniser from identities and their images."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from advcloak_jax import images
+from advcloak_jax.config import RecognizerConfig
+from advcloak_jax.data import order, splits
+from advcloak_jax.data.faceset import FaceSet
+from advcloak_jax.data.splits import Split
+from advcloak_jax.errors import UserError
+from advcloak_jax.evaluation import verification
+from advcloak_jax.evaluation.targets import FlaxTarget
+from advcloak_jax.jobs.inputs import build_recognizer
+from advcloak_jax.training import parallel, state, steps
+from advcloak_jax.training.loop import Job
+
+PyTree = Any
+VALIDATION_PAIRS = 5000
+
+
+class Resident(NamedTuple):
+    """On every device: faces [n, H, W, C] uint8, their labels [n] int32 in 0..K-1, the root key."""
+
+    faces: jax.Array
+    labels: jax.Array
+    key: jax.Array
+
+
+def learning_rate(config: RecognizerConfig, total: int) -> optax.Schedule:
+    """Linear warm-up, then steps down at 50, 70 and 90 % of training, or a cosine to zero."""
+    if config.schedule == "cosine":
+        main = optax.cosine_decay_schedule(config.learning_rate, max(total - config.warmup_steps, 1))
+    else:
+        drops = {int(share * total) - config.warmup_steps: 0.1 for share in (0.5, 0.7, 0.9)}
+        main = optax.piecewise_constant_schedule(config.learning_rate, drops)
+    if not config.warmup_steps:
+        return main
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps), main], [config.warmup_steps]
+    )
+
+
+def optimiser(config: RecognizerConfig, total: int) -> optax.GradientTransformation:
+    """SGD with momentum; weight decay on matrices and kernels only."""
+
+    def decayed(params: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: x.ndim > 1, params)
+
+    return optax.chain(
+        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        optax.sgd(learning_rate(config, total), momentum=config.momentum),
+    )
+
+
+def build(config: RecognizerConfig, faces: FaceSet, split: Split) -> Job:
+    """The job of training a recogniser on its part of the split.
+
+    Raises UserError when the part holds fewer than two persons or fewer images than a batch.
+    """
+    persons = split.surrogate if config.part == "surrogate" else split.target
+    if len(persons) < 2:
+        raise UserError(f"--split.{config.part} {len(persons)} is too few; a recogniser needs at least 2 persons.")
+    chosen, labels = splits.images_with_labels(faces, persons)
+    if len(chosen) < config.batch:
+        raise UserError(f"--batch {config.batch} is more than the {len(chosen)} training images; lower it.")
+    total = config.steps or max(1, round(config.epochs * len(chosen) / config.batch))
+
+    devices = parallel.pick_devices(config.devices, config.batch, "--batch")
+    module = build_recognizer(config, dtype=config.dtype, axis_name=steps.DEVICES)
+    transformation = optimiser(config, total)
+    root = jax.random.key(config.seed)
+    init_key, step_key = jax.random.split(root)
+    initial = jax.jit(lambda key: state.init_recognizer(module, len(persons), config.image_size, transformation, key))(
+        init_key
+    )
+    resident = parallel.replicate(Resident(jnp.asarray(faces.images[chosen]), jnp.asarray(labels), step_key), devices)
+    step = steps.recognizer_step(module, transformation, config.margin, config.margin_scale, config.margin_value)
+
+    def gather(resident: Resident, item: dict[str, jax.Array], number: jax.Array) -> steps.RecognizerBatch:
+        return steps.RecognizerBatch(
+            images.to_unit(resident.faces[item["index"]]),
+            resident.labels[item["index"]],
+            item["position"],
+            jax.random.fold_in(resident.key, number),
+        )
+
+    scanned = parallel.scan_steps(lambda _: step, gather, unroll=parallel.wants_unrolling(devices))
+    run = parallel.parallelise(scanned, devices, config.parallel)
+
+    def advance(state: PyTree, first: int, count: int) -> tuple[PyTree, dict[str, jax.Array]]:
+        index = order.image_batches(config.seed, len(chosen), config.batch, first, count)
+        return run(state, resident, {"index": index, "position": positions(index)})
+
+    held_out = np.flatnonzero(np.isin(faces.identity, split.validation))
+    held_out_module = build_recognizer(config, dtype=config.dtype, axis_name=None)
+    evaluate = FlaxTarget("validation", held_out_module, None)
+
+    def validate(state: state.RecognizerState) -> dict[str, float]:
+        variables = {"params": state.params["backbone"], "batch_stats": state.batch_stats}
+        embeddings = evaluate.with_variables(variables).embed(faces.images[held_out])
+        identity = faces.identity[held_out]
+        pairs = verification.pairs(identity, VALIDATION_PAIRS, VALIDATION_PAIRS, config.seed)
+        scores = verification.cosine(embeddings, pairs)
+        return {
+            "validation_auc": verification.auc(scores, pairs.same),
+            "validation_accuracy": verification.best_accuracy(scores, pairs.same)[0],
+        }
+
+    return Job(
+        steps=total,
+        images_per_step=config.batch,
+        state=parallel.replicate(initial, devices),
+        advance=advance,
+        validate=validate,
+        rank=lambda validation: validation["validation_auc"],
+        picture=None,
+        columns=("loss", "accuracy", "validation_auc", "validation_accuracy"),
+    )
+
+
+def positions(index: np.ndarray) -> np.ndarray:
+    """Place of every item in its global batch, for indices [K, B, ...]."""
+    return np.broadcast_to(np.arange(index.shape[1], dtype=np.int32), index.shape[:2]).copy()

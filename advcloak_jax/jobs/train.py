@@ -1,0 +1,70 @@
+"""`train.py`: parse, prepare the run folder, build the job, run the loop."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image
+
+from advcloak_jax import cli
+from advcloak_jax.config import ImageConfig, PersonConfig, RecognizerConfig, TrainConfig
+from advcloak_jax.data import splits
+from advcloak_jax.data.faceset import FaceSet
+from advcloak_jax.data.splits import Split
+from advcloak_jax.errors import UserError
+from advcloak_jax.files import replacing
+from advcloak_jax.jobs import cloak, inputs, recognizer
+from advcloak_jax.settings import read_json
+from advcloak_jax.training import runs
+from advcloak_jax.training.loop import Job, train
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`train.py JOB --flag value ...`."""
+    job, config = cli.parse("train.py", runs.JOBS, arguments)
+    if config.resume and (folder := Path(config.run)).exists() and (folder / "config.json").exists():
+        earlier = runs.read_run(folder)
+        if earlier.finished and earlier.job == job:
+            print(f"{folder} is finished already.", file=sys.stderr)
+            return
+    if isinstance(config, ImageConfig):
+        config = inputs.resolve(config)
+    use_compilation_cache(config.cache)
+    faces, split = inputs.load_split(config)
+    run = runs.start_run(job, config)
+    keep_split(run, faces, split)
+    validation = train(run, build(config, faces, split), sample=lambda step, picture: save_sample(run, step, picture))
+    print(f"{run.folder}: " + ", ".join(f"{name} {value:.4f}" for name, value in validation.items()))
+
+
+def build(config: TrainConfig, faces: FaceSet, split: Split) -> Job:
+    """The job that the settings describe."""
+    if isinstance(config, PersonConfig):
+        return cloak.build_person(config, faces, split)
+    if isinstance(config, ImageConfig):
+        return cloak.build_image(config, faces, split)
+    assert isinstance(config, RecognizerConfig)
+    return recognizer.build(config, faces, split)
+
+
+def keep_split(run: runs.Run, faces: FaceSet, split: Split) -> None:
+    """Store the split in the run. Raises UserError when a resumed run had another: the data has changed since."""
+    path = run.folder / "split.json"
+    if path.exists() and read_json(path) != splits.to_json(split, faces):
+        raise UserError(f"{path} does not fit the data any more: faces were added or removed; start a new --run.")
+    splits.save(path, split, faces)
+
+
+def save_sample(run: runs.Run, step: int, picture: np.ndarray) -> None:
+    """Write a sample picture [H, W, 3] uint8 to samples/."""
+    with replacing(run.folder / "samples" / f"{step:08d}.png") as temporary:
+        Image.fromarray(picture).save(temporary)
+
+
+def use_compilation_cache(folder: str) -> None:
+    """Keep compiled programs under `folder`, so that the next process does not compile them again."""
+    if folder:
+        jax.config.update("jax_compilation_cache_dir", str((Path(folder) / "programs").absolute()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

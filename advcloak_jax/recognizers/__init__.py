@@ -1,0 +1,1 @@
+"""Face recognisers: backbones, margins and the zoo that names them."""

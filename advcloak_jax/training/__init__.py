@@ -1,0 +1,1 @@
+"""Training: states, steps, devices, checkpoints and the loop."""

@@ -1,0 +1,52 @@
+"""Metrics of a run: metrics.csv and TensorBoard events, both cut back to the restored step on resume."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from advcloak_jax.files import write_text
+
+
+class MetricWriter:
+    """Appends rows of metrics; a metric that a row lacks stays empty.
+
+    columns: every metric the run writes. step: rows behind it are dropped, because those steps are made again.
+    """
+
+    def __init__(self, folder: Path, columns: tuple[str, ...], step: int) -> None:
+        self._columns = ("step", *columns)
+        path = folder / "metrics.csv"
+        kept = [row for row in read_metrics(folder) if int(row["step"]) <= step] if path.exists() else []
+        text = io.StringIO()
+        rows = csv.DictWriter(text, self._columns, lineterminator="\n", extrasaction="ignore")
+        rows.writeheader()
+        rows.writerows(kept)
+        write_text(path, text.getvalue())
+        self._file = path.open("a", encoding="utf-8", newline="")
+        self._rows = csv.DictWriter(self._file, self._columns, lineterminator="\n")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1, write_to_disk=True)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """One row."""
+        self._rows.writerow({"step": step, **{name: f"{value:.6g}" for name, value in values.items()}})
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
+        """A picture [H, W, 3] uint8 for TensorBoard."""
+        self._board.add_image(name, pixels, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write what is buffered."""
+        self._file.close()
+        self._board.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, str]]:
+    """Rows of a run's metrics.csv as text; a torn last line, as a killed process leaves, is passed over."""
+    with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if row["step"].isdigit() and None not in row.values()]

@@ -1,0 +1,79 @@
+"""What a training job carries from step to step: parameters, batch statistics and optimiser states, all float32."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+
+PyTree = Any
+
+
+class RecognizerState(struct.PyTreeNode):
+    """A recogniser in training.
+
+    step: int32 scalar, updates made so far. params: {"backbone": ..., "classifier": {"weights": [d, K], "bias": [K]}}.
+    """
+
+    step: jax.Array
+    params: PyTree
+    batch_stats: PyTree
+    optimiser: optax.OptState
+
+
+class GanState(struct.PyTreeNode):
+    """A generator and a discriminator in training; each is a Flax variables dict (params, batch_stats)."""
+
+    step: jax.Array
+    generator: PyTree
+    discriminator: PyTree
+    generator_optimiser: optax.OptState
+    discriminator_optimiser: optax.OptState
+
+
+def init_recognizer(
+    backbone: nn.Module, classes: int, image_size: int, optimiser: optax.GradientTransformation, key: jax.Array
+) -> RecognizerState:
+    """Fresh state; class weights are normal with standard deviation 0.01, as in the published recipes."""
+    backbone_key, classifier_key = jax.random.split(key)
+    images = jnp.zeros((2, image_size, image_size, 3), jnp.float32)
+    variables = backbone.init(backbone_key, images, train=False)
+    embedding = jax.eval_shape(lambda v: backbone.apply(v, images, train=False), variables)
+    params = {
+        "backbone": variables["params"],
+        "classifier": {
+            "weights": 0.01 * jax.random.normal(classifier_key, (embedding.shape[-1], classes), jnp.float32),
+            "bias": jnp.zeros((classes,), jnp.float32),
+        },
+    }
+    return RecognizerState(jnp.int32(0), params, variables["batch_stats"], optimiser.init(params))
+
+
+def init_gan(
+    generator: nn.Module,
+    discriminator: nn.Module,
+    image_size: int,
+    optimiser: optax.GradientTransformation,
+    key: jax.Array,
+) -> GanState:
+    """Fresh state of stage I."""
+    generator_key, discriminator_key = jax.random.split(key)
+    images = jnp.zeros((1, image_size, image_size, 3), jnp.float32)
+    return start_gan(
+        generator.init(generator_key, images, train=False),
+        discriminator.init(discriminator_key, images, train=False),
+        optimiser,
+    )
+
+
+def start_gan(generator: PyTree, discriminator: PyTree, optimiser: optax.GradientTransformation) -> GanState:
+    """State at step 0 from given variables: stage II starts from stage I's networks with fresh optimisers."""
+    return GanState(
+        jnp.int32(0),
+        generator,
+        discriminator,
+        optimiser.init(generator["params"]),
+        optimiser.init(discriminator["params"]),
+    )

@@ -1,0 +1,172 @@
+"""The generator equals its PyTorch twin, its transposed convolution equals lax's, and it starts as published."""
+
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden.fill import State, images, uniform
+
+from advcloak_jax.errors import UserError
+from advcloak_jax.networks.generator import Generator
+from advcloak_jax.networks.layers import BatchNorm, upsample_conv
+from advcloak_jax.networks.torch_weights import generator_layers, load, to_flax_layout
+
+GOLDEN = Path(__file__).parent / "golden"
+EVERY = 5
+
+
+class Twin(State):
+    """State dict of the PyTorch twin: shapes from the published description."""
+
+    def __init__(self, width: int = 64, size: int = 112) -> None:
+        a, b, c = width, 2 * width, 4 * width
+        shapes: dict[str, tuple[int, ...]] = {}
+        for i, (inputs, outputs, kernel) in enumerate(((3, a, 7), (a, b, 4), (b, c, 4))):
+            shapes[f"encoder.{3 * i}.weight"] = (outputs, inputs, kernel, kernel)
+            shapes[f"encoder.{3 * i}.bias"] = (outputs,)
+        for block in range(3):
+            for i in (1, 5):
+                shapes[f"blocks.{block}.body.{i}.weight"] = (c, c, 3, 3)
+                for part in ("weight", "bias", "running_mean", "running_var"):
+                    shapes[f"blocks.{block}.body.{i + 1}.{part}"] = (c,)
+        for i, (inputs, outputs, side) in enumerate(((c, b, size // 2), (b, a, size))):
+            shapes[f"decoder.{3 * i}.weight"] = (inputs, outputs, 4, 4)
+            shapes[f"decoder.{3 * i + 1}.weight"] = shapes[f"decoder.{3 * i + 1}.bias"] = (outputs, side, side)
+        shapes["decoder.6.weight"] = (a, 3, 7, 7)
+        super().__init__(shapes)
+
+
+def shapes_of(module: nn.Module, size: int) -> dict:
+    return jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, size, size, 3)), train=False))
+
+
+def test_equals_the_pytorch_twin_at_full_size() -> None:
+    generator = Generator()
+    shapes = shapes_of(generator, 112)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == 7_280_448
+    variables = load(shapes, Twin(), generator_layers())
+    golden = np.load(GOLDEN / "generator.npz")
+    inputs = jnp.asarray(images("generator", 2, 112))
+    cotangent = jnp.asarray(uniform("generator.cotangent", (2, 112, 112, 3)))
+
+    @jax.jit
+    def evaluate(variables: dict, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        masks, pull = jax.vjp(lambda x: generator.apply(variables, x, train=False), inputs)
+        return masks, pull(cotangent)[0]
+
+    @jax.jit
+    def train(variables: dict, inputs: jax.Array) -> tuple[jax.Array, dict]:
+        return generator.apply(variables, inputs, train=True, mutable="batch_stats")
+
+    masks, gradient = (np.asarray(values) for values in evaluate(variables, inputs))
+    np.testing.assert_allclose(masks[:, ::EVERY, ::EVERY], golden["evaluate"], atol=1e-4)
+    # Not element by element: among millions of ReLUs, one whose input rounds to the other side of 0 shifts a patch.
+    difference = gradient[:, ::EVERY, ::EVERY] - golden["gradient"]
+    assert np.linalg.norm(difference) < 2e-3 * np.linalg.norm(golden["gradient"])
+    masks, updated = train(variables, inputs)
+    np.testing.assert_allclose(np.asarray(masks)[:, ::EVERY, ::EVERY], golden["train"], atol=1e-4)
+    expected = {name: golden[name] for name in golden.files if "running" in name}
+    for path, leaf in jax.tree.leaves_with_path(load(updated, expected, generator_layers())):
+        got = updated
+        for key in path:
+            got = got[key.key]
+        np.testing.assert_allclose(got, leaf, atol=1e-4, rtol=1e-4)
+
+
+def test_gradient_by_the_input_equals_the_pytorch_twins() -> None:
+    generator = Generator(width=8)
+    variables = load(shapes_of(generator, 16), Twin(8, 16), generator_layers())
+    golden = np.load(GOLDEN / "generator.npz")
+    inputs = jnp.asarray(images(f"generator.small.{golden['small_trial']}", 1, 16))
+    cotangent = jnp.asarray(uniform("generator.small.cotangent", (1, 16, 16, 3)))
+    slope = jax.jit(jax.grad(lambda x: jnp.sum(generator.apply(variables, x, train=False) * cotangent)))
+    np.testing.assert_allclose(slope(inputs), golden["small_gradient"], atol=1e-4)
+
+
+def test_upsampling_equals_the_transposed_convolution_with_its_gradients() -> None:
+    x = jnp.asarray(uniform("x", (2, 5, 7, 6)))
+    kernel = jnp.asarray(uniform("kernel", (4, 4, 6, 3)))
+    cotangent = jnp.asarray(uniform("cotangent", (2, 10, 14, 3)))
+
+    def reference(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.conv_transpose(x, kernel, (2, 2), [(2, 2)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    layer = nn.ConvTranspose(3, (4, 4), (2, 2), padding=[(2, 2)] * 2, use_bias=False)
+    ours, pull = jax.vjp(upsample_conv, x, kernel)
+    expected, pull_expected = jax.vjp(reference, x, kernel)
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    np.testing.assert_allclose(ours, layer.apply({"params": {"kernel": kernel}}, x), atol=1e-5)
+    for got, want in zip(pull(cotangent), pull_expected(cotangent), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+def test_starts_as_published() -> None:
+    generator = Generator(width=16, blocks=0)
+    init = jax.jit(lambda key: generator.init(key, jnp.zeros((1, 48, 48, 3)), train=False))
+    params = init(jax.random.key(1))["params"]
+    expected = {
+        "encode_0": (2 / (3 * 49)) ** 0.5,
+        "encode_2": (2 / (32 * 16)) ** 0.5,
+        "decode_0": (2 / (32 * 16)) ** 0.5,  # fan-in of a transposed convolution: its outputs
+        "decode_1": (2 / (16 * 16)) ** 0.5,
+        "output": (2 / (3 * 49)) ** 0.5,
+    }
+    for name, deviation in expected.items():
+        kernel = params[name]["kernel"]
+        assert kernel.std() == pytest.approx(deviation, rel=4 / (2 * kernel.size) ** 0.5), name
+    for name, size in (("decode_norm_0", 24), ("decode_norm_1", 48)):
+        assert params[name]["scale"].std() == pytest.approx((2 / size**2) ** 0.5, rel=0.05)
+        assert not params[name]["bias"].any()
+    bias = jnp.abs(params["encode_1"]["bias"])
+    assert 0.7 * (16 * 16) ** -0.5 < bias.max() <= (16 * 16) ** -0.5
+
+
+def test_any_multiple_of_four_and_bfloat16() -> None:
+    generator = Generator(width=8, blocks=1)
+    inputs = jnp.asarray(images("small", 2, 20))
+    narrow = jax.eval_shape(lambda x: generator.init_with_output(jax.random.key(0), x, train=False), inputs[:, :, :16])
+    assert narrow[0].shape == (2, 20, 16, 3)
+    variables = load(shapes_of(generator, 20), Twin(8, 20), generator_layers(blocks=1))
+    masks = jax.jit(lambda v, x: generator.apply(v, x, train=False))(variables, inputs)
+    half = Generator(width=8, blocks=1, dtype=jnp.bfloat16)
+    coarse = jax.jit(lambda v, x: half.apply(v, x, train=False))(variables, inputs)
+    assert coarse.dtype == jnp.float32
+    assert float(jnp.abs(coarse - masks).max()) < 0.1
+    with pytest.raises(UserError, match="multiple of 4"):
+        shapes_of(generator, 18)
+
+
+def test_batch_norm_pools_its_batch_over_the_device_axis() -> None:
+    x = jnp.asarray(uniform("norm", (4, 3, 3, 5))) + 10.0
+    cotangent = jnp.asarray(uniform("norm.cotangent", x.shape))
+    variables = {
+        "params": {"scale": jnp.arange(1.0, 6.0), "bias": jnp.ones(5)},
+        "batch_stats": {"mean": jnp.zeros(5), "var": jnp.ones(5)},
+    }
+
+    def whole(x: jax.Array) -> tuple[jax.Array, dict]:
+        return BatchNorm().apply(variables, x, train=True, mutable="batch_stats")
+
+    def halves(x: jax.Array) -> tuple[jax.Array, dict]:
+        one = lambda part: BatchNorm(axis_name="i").apply(variables, part, train=True, mutable="batch_stats")  # noqa: E731
+        y, updated = jax.vmap(one, axis_name="i")(x.reshape(2, 2, 3, 3, 5))
+        return y.reshape(x.shape), jax.tree.map(lambda leaf: leaf[1], updated)
+
+    (y, updated), (pooled, pooled_updated) = jax.jit(whole)(x), jax.jit(halves)(x)
+    np.testing.assert_allclose(pooled, y, atol=2e-5)
+    for ours, want in zip(jax.tree.leaves(pooled_updated), jax.tree.leaves(updated), strict=True):
+        np.testing.assert_allclose(ours, want, rtol=1e-5)
+    slopes = [jax.jit(jax.grad(lambda x, f=f: jnp.sum(f(x)[0] * cotangent)))(x) for f in (whole, halves)]
+    np.testing.assert_allclose(slopes[0], slopes[1], atol=2e-4)
+
+
+def test_wrong_weights_are_refused() -> None:
+    shapes = shapes_of(Generator(width=32), 112)
+    with pytest.raises(UserError, match=r"encoder\.0\.weight|encoder\.0\.bias|blocks"):
+        load(shapes, Twin(), generator_layers())
+    with pytest.raises(UserError, match="no tensor"):
+        load(shapes, {}, generator_layers())
+    assert to_flax_layout(np.zeros((4, 6, 2, 3))).shape == (2, 3, 6, 4)
