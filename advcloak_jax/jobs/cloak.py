@@ -177,8 +177,8 @@ def build_person(config: PersonConfig, faces: FaceSet, split: Split) -> Job:
 
     originals = faces.images[split.generator_images]
     flat = originals.reshape(-1, *originals.shape[2:])
-    embeddings = FlaxTarget("surrogate", surrogate.module, surrogate.variables).embed(flat)
-    embeddings = jnp.asarray(embeddings).reshape(persons, per_person, -1)
+    flat_embeddings = FlaxTarget("surrogate", surrogate.module, surrogate.variables).embed(flat)
+    embeddings = jnp.asarray(flat_embeddings).reshape(persons, per_person, -1)
     spaces = jax.jit(subspace.fit)(embeddings)
     resident = parallel.replicate(
         PersonResident(jnp.asarray(originals), embeddings, spaces, surrogate.variables, step_key), devices

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding
@@ -53,7 +54,14 @@ def scan_steps(
         def body(state: PyTree, item: PyTree) -> tuple[PyTree, PyTree]:
             return step(state, gather(resident, item, state.step))
 
-        return lax.scan(body, state, chunk, unroll=unroll)
+        if not unroll:
+            return lax.scan(body, state, chunk)
+        collected = []
+        # lax.scan(unroll=True) would leave a loop around a single step.
+        for i in range(jax.tree.leaves(chunk)[0].shape[0]):
+            state, metrics = body(state, jax.tree.map(lambda x, i=i: x[i], chunk))
+            collected.append(metrics)
+        return state, jax.tree.map(lambda *values: jnp.stack(values), *collected)
 
     return run
 

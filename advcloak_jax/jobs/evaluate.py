@@ -1,0 +1,21 @@
+"""`evaluate.py`: parse and run one measurement."""
+
+from collections.abc import Sequence
+
+from advcloak_jax import cli
+from advcloak_jax.config import TableConfig, VerifyConfig
+from advcloak_jax.jobs.table import run_table
+from advcloak_jax.jobs.train import use_compilation_cache
+from advcloak_jax.jobs.verify import run_verify
+
+JOBS: dict[str, type] = {"table": TableConfig, "verify": VerifyConfig}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """`evaluate.py JOB --flag value ...`."""
+    _, config = cli.parse("evaluate.py", JOBS, arguments)
+    use_compilation_cache(config.cache)
+    if isinstance(config, TableConfig):
+        run_table(config)
+    else:
+        run_verify(config)

@@ -1,0 +1,124 @@
+"""From the measurements of `evaluate.py table` to JSON and to the report page."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from advcloak_jax import presets, settings
+from advcloak_jax.config import TableConfig
+from advcloak_jax.evaluation import figures, tables
+from advcloak_jax.evaluation.report import Picture, RecognizerRow, Report, Setting, build_report
+from advcloak_jax.training import runs
+from advcloak_jax.training.metrics import read_metrics
+from advcloak_jax.training.runs import Run
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Result:
+    """Everything measured. summaries: (recogniser, role, verification.summary) on protected persons' clean images."""
+
+    config: TableConfig
+    cloak_runs: Sequence[Run]
+    target_folders: Sequence[Path]
+    rows: Sequence[tables.ProtectionRow]
+    differences: Sequence[tables.Difference]
+    summaries: Sequence[tuple[str, str, Mapping[str, Any]]]
+    facts: Sequence[tuple[str, str]]
+    seconds_per_person: Mapping[str, float]
+
+
+def picture_grid(worn: Mapping[str, Any], test: np.ndarray, persons: int) -> bytes:
+    """PNG of original, mask and protected image of the first persons, for the last method."""
+    name = list(worn)[-1]
+    count = min(persons, len(test))
+    return figures.face_grid(test[:count, 0], worn[name].masks[:count], worn[name].protected[:count, 0])
+
+
+def to_json(result: Result, seconds: float) -> dict[str, Any]:
+    """The whole result with what it was made with."""
+    return {
+        "code": runs.code_version(),
+        "settings": settings.to_dict(result.config),
+        "facts": dict(result.facts),
+        "seconds": round(seconds, 1),
+        "mask_seconds_per_person_first_call": {name: round(s, 4) for name, s in result.seconds_per_person.items()},
+        "protection": tables.to_json(result.rows),
+        "differences": [{**one._asdict(), "estimate": one.estimate._asdict()} for one in result.differences],
+        "recognisers": [
+            {"name": name, "role": role, **{key: value for key, value in summary.items() if key != "histogram"}}
+            for name, role, summary in result.summaries
+        ],
+    }
+
+
+def build(result: Result, grid: bytes, seconds: float) -> str:
+    """The report page as HTML."""
+    method = result.rows[-1].method
+    return build_report(
+        Report(
+            title="AdvCloak-JAX: protection against recognisers that no cloak was trained on",
+            lead=(
+                "Each protected person wears one mask on every photo. A recogniser is given the protected photo and "
+                "looks for the person among one clean photo of theirs and the distractors."
+            ),
+            facts=[*result.facts, ("Seconds", f"{seconds:.0f}")],
+            protection=result.rows,
+            differences=result.differences,
+            notes=_notes(),
+            faces=[
+                Picture(image=grid, caption=f"{method}, one person a row", alt="original, mask and protected faces")
+            ],
+            recognizers=[RecognizerRow(name=n, role=role, summary=summary) for n, role, summary in result.summaries],
+            histograms=[
+                Picture(
+                    image=figures.cosine_histogram(**summary["histogram"], title=n, threshold=summary["threshold"]),
+                    caption=f"{n}: cosines of pairs, clean photos of the protected persons",
+                    alt=f"histogram of cosine similarities of {n}",
+                )
+                for n, _, summary in result.summaries
+            ],
+            curves=_curves(result),
+            settings=_settings(result),
+        )
+    )
+
+
+def _notes() -> list[str]:
+    return [
+        "Unprotected is the same protocol without a mask. Random mask is independent normal noise of the same norm, "
+        "one per person. AdvFaces+ averages stage I's masks over the person's images; AdvCloak's generator learnt in "
+        "stage II to make one mask per person.",
+    ]
+
+
+def _curves(result: Result) -> list[Picture]:
+    """Loss curves of the cloaks' and the recognisers' runs."""
+    panels = {
+        "recognizer": (("loss",), ("validation_auc",)),
+        "gan": (("discriminator", "gan"), ("adversarial", "validation_image", "validation_person"), ("norm",)),
+    }
+    pictures = []
+    for folder in [*result.target_folders, *(run.folder for run in result.cloak_runs)]:
+        rows = read_metrics(folder)
+        kind = "recognizer" if runs.read_run(folder).job == "recognizer" else "gan"
+        for names in panels[kind]:
+            curves = []
+            for name in names:
+                points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+                if points:
+                    curves.append(figures.Curve(name, *zip(*points, strict=True)))
+            title = f"{folder.name}: {', '.join(names)}"
+            image = figures.loss_curves(folder.name, curves)
+            pictures.append(Picture(image=image, caption=title, alt=f"curves of {title}"))
+    return pictures
+
+
+def _settings(result: Result) -> list[Setting]:
+    found = []
+    for folder in [*result.target_folders, *(run.folder for run in result.cloak_runs)]:
+        for name, paper, value in presets.changes(runs.read_run(folder).config):
+            found.append(Setting(name=f"{folder.name}: {name}", value=str(value), paper=str(paper)))
+    return found

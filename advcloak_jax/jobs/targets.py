@@ -1,0 +1,72 @@
+"""Targets by what the user writes: a run folder or onnx:FILE."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from advcloak_jax.config import RecognizerConfig
+from advcloak_jax.errors import UserError
+from advcloak_jax.evaluation.targets import FlaxTarget, OnnxTarget, Target, parse_onnx
+from advcloak_jax.jobs.inputs import load_recognizer, read_run_of
+from advcloak_jax.progress import Progress
+from advcloak_jax.settings import read_json
+
+EMBEDDED_AT_A_TIME = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedTarget:
+    """A target, the run it comes from (None for ONNX), and the persons it was trained on, as far as that is known."""
+
+    target: Target
+    folder: Path | None
+    image_size: int | None
+    trained_on: frozenset[str]
+
+
+def load_target(spec: str, name: str = "--targets") -> LoadedTarget:
+    """The recogniser that `spec` names. Raises UserError when it is neither a run folder nor a usable ONNX file."""
+    if spec.startswith("onnx:"):
+        return LoadedTarget(OnnxTarget(parse_onnx(spec)), None, None, frozenset())
+    run = read_run_of("recognizer", spec, name)
+    config = run.config
+    assert isinstance(config, RecognizerConfig)
+    recognizer = load_recognizer(run)
+    label = f"{run.folder.name} ({config.architecture})"
+    trained_on = frozenset(read_json(run.folder / "split.json")[config.part])
+    return LoadedTarget(
+        FlaxTarget(label, recognizer.module, recognizer.variables), run.folder, config.image_size, trained_on
+    )
+
+
+def load_targets(specs: tuple[str, ...], image_size: int) -> list[LoadedTarget]:
+    """All targets, with different names. Raises UserError when one takes another image size than the faces have."""
+    loaded = [load_target(spec) for spec in specs]
+    names = [one.target.name for one in loaded]
+    for spec, one in zip(specs, loaded, strict=True):
+        if one.image_size not in (None, image_size):
+            raise UserError(f"--targets {spec} takes {one.image_size}-pixel faces, these have {image_size}; drop it.")
+        if names.count(one.target.name) > 1:
+            raise UserError(f"two of --targets are called {one.target.name}; give one of them another name.")
+    return loaded
+
+
+def require_unseen(target: LoadedTarget, persons: list[str]) -> None:
+    """Raise UserError when the target was trained on one of these persons: a network never tests what it trained."""
+    seen = sorted(target.trained_on.intersection(persons))
+    if seen:
+        raise UserError(
+            f"{target.target.name} was trained on {seen[0]} and {len(seen) - 1} more of the persons to be tested; "
+            f"train it on other people or test on others."
+        )
+
+
+def embed(target: Target, images: np.ndarray, progress: Progress) -> np.ndarray:
+    """Embeddings [B, d] of faces [B, H, W, 3] uint8, with progress."""
+    parts = []
+    for start in range(0, len(images), EMBEDDED_AT_A_TIME):
+        block = images[start : start + EMBEDDED_AT_A_TIME]
+        parts.append(target.embed(block))
+        progress.update(len(block), target.name)
+    return np.concatenate(parts)
