@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import logging
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def _defaults(job: str, kind: type, arguments: Sequence[str]) -> Any:
         known, _ = peek.parse_known_args(arguments)
     except argparse.ArgumentError:
         return kind()  # tyro reports it with the rest
-    default = presets.settings(job, kind, known.preset)
+    default: Any = presets.settings(job, kind, known.preset)
     if "resume" in names and known.resume:
         folder = Path(known.run or default.run)
         if (folder / "config.json").exists():
@@ -67,8 +68,9 @@ def _defaults(job: str, kind: type, arguments: Sequence[str]) -> Any:
 def run_main(main: Callable[[Sequence[str]], None]) -> None:
     """Run a command's `main(arguments)`; tell errors the user can fix in one sentence and exit with status 2."""
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING, force=True)
-    # Libraries tell their own bookkeeping as warnings; what they fail at arrives as exceptions.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Libraries log their bookkeeping, and with a traceback what they also raise: that arrives here as an exception.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    threading.excepthook = _thread_failed
     try:
         main(sys.argv[1:])
     except UserError as error:
@@ -82,13 +84,19 @@ def run_main(main: Callable[[Sequence[str]], None]) -> None:
         raise
 
 
+def _thread_failed(arguments: threading.ExceptHookArgs) -> None:
+    """On a full disk background writers fail as the main thread does, which says so in its one sentence."""
+    if _of_the_machine(arguments.exc_value) is None:
+        threading.__excepthook__(arguments)
+
+
 def _of_the_machine(error: BaseException | None) -> str | None:
     """A sentence for a full disk or a missing permission, looked for along the chain of causes; else None."""
     while error is not None:
         number = getattr(error, "errno", None)
         where = getattr(error, "filename", None) or "the output folder"
         if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
-            return f"The disk of {where} is full; free some space and run the same command again."
+            return f"The disk of {where} is full; free some space and start again (training: with --resume)."
         if number in (errno.EACCES, errno.EPERM, errno.EROFS):
             return f"No permission to use {where}; choose a folder that you may write to, or change its permissions."
         error = error.__cause__ or error.__context__

@@ -1,6 +1,7 @@
 """Every setting of every job. Defaults are the paper's; docstrings under the fields are the `--help` texts."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from advcloak_jax.errors import UserError
@@ -22,6 +23,11 @@ def flag(field: str) -> str:
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise UserError(message)
+
+
+def _require_seed(seed: int) -> None:
+    # JAX keeps 32 bits of a seed: beyond them, different seeds would be the same.
+    _require(0 <= seed < 2**32, f"--seed {seed} must be between 0 and {2**32 - 1}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,8 +114,13 @@ class TrainConfig:
     """Newest checkpoints kept, beside the best one."""
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and field.name not in ("lower", "upper"):
+                _require(math.isfinite(value), f"{flag(field.name)} {value} must be a finite number.")
         _require(self.image_size >= 32, "--image-size must be at least 32.")
         _require(self.image_size % 4 == 0, f"--image-size {self.image_size} must be a multiple of 4.")
+        _require_seed(self.seed)
         _require(self.steps >= 0, "--steps must be 0 or more.")
         _require(self.epochs > 0, "--epochs must be more than 0.")
         _require(self.learning_rate > 0, "--learning-rate must be more than 0.")
@@ -271,6 +282,7 @@ class TableConfig:
     def __post_init__(self) -> None:
         _require(len(self.targets) > 0, "--targets needs at least one recogniser.")
         _require(len(self.cloaks) > 0, "--cloaks needs at least one run folder.")
+        _require_seed(self.seed)
         _require(self.norm > 0, "--norm must be more than 0.")
         _require(self.bootstrap >= 100, "--bootstrap must be at least 100.")
         _require(self.pictures >= 1, "--pictures must be at least 1.")
@@ -302,5 +314,6 @@ class VerifyConfig:
 
     def __post_init__(self) -> None:
         _require(len(self.targets) > 0, "--targets needs at least one recogniser.")
+        _require_seed(self.seed)
         _require(self.same >= 1, "--same must be at least 1.")
         _require(self.different >= 1, "--different must be at least 1.")

@@ -32,7 +32,10 @@ def from_dict(kind: type[T], values: dict[str, Any], where: str) -> T:
             near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
             raise UserError(f"{where} has an unknown setting {name!r}; did you mean {near[0]!r}?")
         arguments[name] = _checked(hints[name], value, f"{where}: {name}")
-    return kind(**arguments)
+    try:
+        return kind(**arguments)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def _checked(hint: Any, value: Any, where: str) -> Any:

@@ -112,9 +112,7 @@ def recognizer_batch(data: Data, item: Any, number: jax.Array) -> steps.Recogniz
 def image_batch(data: Data, item: Any, number: jax.Array) -> steps.ImageBatch:
     """Images `item` of one step."""
     key = jax.random.fold_in(data.key, number)
-    return steps.ImageBatch(
-        flat(data.faces)[item["index"]], flat(data.embeddings)[item["index"]], item["place"], key
-    )
+    return steps.ImageBatch(flat(data.faces)[item["index"]], flat(data.embeddings)[item["index"]], item["place"], key)
 
 
 def person_batch(data: Data, item: Any, number: jax.Array) -> steps.PersonBatch:

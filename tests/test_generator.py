@@ -11,7 +11,7 @@ from golden.fill import State, images, uniform
 
 from advcloak_jax.errors import UserError
 from advcloak_jax.networks.generator import Generator
-from advcloak_jax.networks.layers import BatchNorm, upsample_conv
+from advcloak_jax.networks.layers import BatchNorm, LayerNorm, convolution, upsample_conv
 from advcloak_jax.networks.torch_weights import generator_layers, load, to_flax_layout
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -100,6 +100,53 @@ def test_upsampling_equals_the_transposed_convolution_with_its_gradients() -> No
     np.testing.assert_allclose(ours, expected, atol=1e-5)
     np.testing.assert_allclose(ours, layer.apply({"params": {"kernel": kernel}}, x), atol=1e-5)
     for got, want in zip(pull(cotangent), pull_expected(cotangent), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding", "inputs", "outputs"),
+    [
+        ((9, 8), 7, 1, 3, 5, 3),  # few outputs
+        ((8, 6), 3, 1, 0, 3, 5),  # few inputs, hence few outputs of the input's gradient
+        ((8, 10), 4, 2, 1, 5, 6),  # strided, products exact
+        ((7, 9), 4, 2, 1, 5, 6),  # the last row and column are not read
+        ((3, 4), 3, 2, 1, 5, 6),  # output smaller than the kernel
+        ((9, 8), 3, 2, 1, 5, 6),  # left to XLA
+    ],
+)
+def test_convolution_equals_xlas_with_its_gradients(
+    size: tuple[int, int], kernel: int, stride: int, padding: int, inputs: int, outputs: int
+) -> None:
+    x = jnp.asarray(uniform("convolution.x", (2, *size, inputs)))
+    taps = jnp.asarray(uniform("convolution.taps", (kernel, kernel, inputs, outputs)))
+
+    def reference(x: jax.Array, taps: jax.Array) -> jax.Array:
+        sides = [(padding, padding)] * 2
+        return jax.lax.conv_general_dilated(
+            x, taps, (stride, stride), sides, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    expected, pull_expected = jax.vjp(reference, x, taps)
+    ours, pull = jax.vjp(lambda x, taps: convolution(x, taps, stride, padding), x, taps)
+    np.testing.assert_allclose(ours, expected, atol=1e-4)
+    cotangent = jnp.asarray(uniform("convolution.cotangent", expected.shape))
+    for got, want in zip(pull(cotangent), pull_expected(cotangent), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+def test_layer_norm_equals_flaxs_with_its_gradients() -> None:
+    x = jnp.asarray(uniform("layer.x", (3, 4, 5, 2))) + 3.0
+    params = {"scale": jnp.asarray(uniform("layer.scale", (4, 5, 2))), "bias": jnp.ones((4, 5, 2))}
+    cotangent = jnp.asarray(uniform("layer.cotangent", x.shape))
+    axes = (-3, -2, -1)
+    flax_norm = nn.LayerNorm(epsilon=1e-5, reduction_axes=axes, feature_axes=axes, use_fast_variance=False)
+    answers = [
+        jax.value_and_grad(lambda p, x, norm=norm: jnp.sum(norm.apply({"params": p}, x) * cotangent), argnums=(0, 1))(
+            params, x
+        )
+        for norm in (LayerNorm(), flax_norm)
+    ]
+    for got, want in zip(jax.tree.leaves(answers[0]), jax.tree.leaves(answers[1]), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-4)
 
 

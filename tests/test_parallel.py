@@ -46,7 +46,12 @@ def recognizer(optimiser: optax.GradientTransformation, margin: str = "arcface")
 
 
 def run(
-    stage: str, optimiser: optax.GradientTransformation, data: small.Data, way: tuple[int, str], count: int = 1, **kind: Any
+    stage: str,
+    optimiser: optax.GradientTransformation,
+    data: small.Data,
+    way: tuple[int, str],
+    count: int = 1,
+    **kind: Any,
 ) -> tuple[Any, dict[str, np.ndarray]]:
     devices, mapping = way
     items = small.PERSONS if stage == "person" else small.BATCH
@@ -78,15 +83,21 @@ def statistics(new: Any) -> list[Any]:
     return [new.generator["batch_stats"], new.discriminator["batch_stats"]]
 
 
-CASES = [
-    *(("recognizer", {"margin": margin}) for margin in ("softmax", "arcface", "cosface")),
+QUICK = [
+    ("recognizer", {"margin": "arcface"}),
     ("image", {}),
+    ("person", {"kind": "convex-hull", "distance": "cosine"}),
+]
+REST = [
+    *(("recognizer", {"margin": margin}) for margin in ("softmax", "cosface")),
     *(
         ("person", {"kind": kind, "distance": distance})
         for kind in ("plain", "class-centre", "affine-hull", "convex-hull")
         for distance in ("cosine", "euclidean")
+        if (kind, distance) != ("convex-hull", "cosine")
     ),
 ]
+CASES = [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in REST)]
 
 
 @pytest.mark.parametrize(("stage", "kind"), CASES, ids=lambda x: x if isinstance(x, str) else "-".join(x.values()))
@@ -103,7 +114,7 @@ def test_gradients_do_not_depend_on_the_devices(data: small.Data, stage: str, ki
     assert all(optax.tree.norm(g) > 1e-3 for g in gradients(one))
 
 
-@pytest.mark.parametrize("stage", ["recognizer", "image", "person"])
+@pytest.mark.parametrize("stage", ["recognizer", pytest.param("image", marks=pytest.mark.slow), "person"])
 def test_states_after_several_steps_agree(data: small.Data, stage: str) -> None:
     """Six steps; in stage II the convex hull's warm-up ends after three. Momentum, as SGD and as Adam's, is part.
 
@@ -162,13 +173,21 @@ def test_the_published_recogniser_agrees_too(data: small.Data) -> None:
     )()
     one, other = (
         small.run_steps(
-            lambda _: step, small.recognizer_batch, initial, data, items=small.BATCH, count=1, devices=devices, kind="pmap"
+            lambda _: step,
+            small.recognizer_batch,
+            initial,
+            data,
+            items=small.BATCH,
+            count=1,
+            devices=devices,
+            kind="pmap",
         )[0]
         for devices in (1, 2)
     )
     assert small.relative(other.optimiser, one.optimiser) < 1e-4
 
 
+@pytest.mark.slow
 class TestTheseTestsCanFail:
     """What would go wrong without each of the three things that make the devices agree."""
 

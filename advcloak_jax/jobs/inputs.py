@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 
 from advcloak_jax.config import BadImage, ImageConfig, PersonConfig, RecognizerConfig, TrainConfig
@@ -12,10 +13,12 @@ from advcloak_jax.data import sources
 from advcloak_jax.data.faceset import FaceSet
 from advcloak_jax.data.splits import Split, make_split
 from advcloak_jax.errors import UserError
+from advcloak_jax.networks.discriminator import Discriminator
+from advcloak_jax.networks.generator import Generator
 from advcloak_jax.progress import Progress
 from advcloak_jax.recognizers import zoo
 from advcloak_jax.recognizers.recognizer import Recognizer
-from advcloak_jax.training.checkpoint import read_checkpoint
+from advcloak_jax.training.checkpoint import read_checkpoint, require_shapes
 from advcloak_jax.training.runs import Run, read_run
 
 PyTree = Any
@@ -87,12 +90,14 @@ def load_split(config: TrainConfig) -> tuple[FaceSet, Split]:
 
 
 def load_recognizer(run: Run, *, dtype: str = "float32") -> Recognizer:
-    """The best checkpoint of a recogniser's run."""
+    """The best checkpoint of a recogniser's run. Raises UserError when it does not fit the run's settings."""
     config = run.config
     assert isinstance(config, RecognizerConfig)
-    _, state = read_checkpoint(run.checkpoints, best=True)
+    step, state = read_checkpoint(run.checkpoints, best=True)
     module = build_recognizer(config, dtype=dtype, axis_name=None)
-    return Recognizer(module, {"params": state["params"]["backbone"], "batch_stats": state["batch_stats"]})
+    variables = {"params": state["params"]["backbone"], "batch_stats": state["batch_stats"]}
+    require_shapes(variables, _shapes(module, config.image_size), run.checkpoints / str(step))
+    return Recognizer(module, variables)
 
 
 def build_recognizer(config: RecognizerConfig, *, dtype: str, axis_name: str | None) -> Any:
@@ -108,6 +113,23 @@ def build_recognizer(config: RecognizerConfig, *, dtype: str, axis_name: str | N
 
 
 def load_gan(run: Run) -> PyTree:
-    """Generator's and discriminator's variables of a stage's newest checkpoint: {"generator": ..., ...}."""
-    _, state = read_checkpoint(run.checkpoints, best=False)
-    return {"generator": state["generator"], "discriminator": state["discriminator"]}
+    """Generator's and discriminator's variables of a stage's newest checkpoint: {"generator": ..., ...}.
+
+    Raises UserError when they do not fit the run's settings.
+    """
+    config = run.config
+    assert isinstance(config, ImageConfig)
+    step, state = read_checkpoint(run.checkpoints, best=False)
+    found = {"generator": state["generator"], "discriminator": state["discriminator"]}
+    expected = {
+        "generator": _shapes(Generator(width=config.generator_width), config.image_size),
+        "discriminator": _shapes(Discriminator(width=config.discriminator_width), config.image_size),
+    }
+    require_shapes(found, expected, run.checkpoints / str(step))
+    return found
+
+
+def _shapes(module: Any, image_size: int) -> PyTree:
+    """Shapes of a network's variables."""
+    faces = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    return jax.eval_shape(lambda key, faces: module.init(key, faces, train=False), jax.random.key(0), faces)

@@ -31,11 +31,14 @@ def main(arguments: Sequence[str]) -> None:
             return
     if isinstance(config, ImageConfig):
         config = inputs.resolve(config)
+    runs.require_free(job, config)
     use_compilation_cache(config.cache)
     faces, split = inputs.load_split(config)
+    # The folder is made once nothing can be wrong with the settings any more, so that a corrected start may use it.
+    work = build(config, faces, split)
     run = runs.start_run(job, config)
     keep_split(run, faces, split)
-    validation = train(run, build(config, faces, split), sample=lambda step, picture: save_sample(run, step, picture))
+    validation = train(run, work, sample=lambda step, picture: save_sample(run, step, picture))
     print(f"{run.folder}: " + ", ".join(f"{name} {value:.4f}" for name, value in validation.items()))
 
 

@@ -9,6 +9,7 @@ from advcloak_jax.networks.layers import (
     KAIMING_NORMAL_TRANSPOSED,
     BatchNorm,
     Dtype,
+    LayerNorm,
     UpsampleConv,
     conv,
     instance_norm,
@@ -104,12 +105,4 @@ class Generator(nn.Module):
         """LayerNorm over (H, W, C) with a weight and a bias per element."""
         # PyTorch's Kaiming fan-in of a weight (C, H, W) is H * W.
         deviation = (2.0 / (x.shape[1] * x.shape[2])) ** 0.5
-        return nn.LayerNorm(
-            epsilon=1e-5,
-            reduction_axes=(-3, -2, -1),
-            feature_axes=(-3, -2, -1),
-            use_fast_variance=False,
-            scale_init=nn.initializers.normal(deviation),
-            dtype=self.dtype,
-            name=name,
-        )(x)
+        return LayerNorm(nn.initializers.normal(deviation), dtype=self.dtype, name=name)(x)

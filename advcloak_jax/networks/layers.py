@@ -1,5 +1,6 @@
-"""What the networks share: PyTorch's batch norm and initialisers, instance norm, the fast transposed convolution."""
+"""What the networks share: PyTorch's batch norm and initialisers, instance norm, convolutions that are fast on CPUs."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,6 +31,99 @@ def torch_bias(fan_in: int) -> Initializer:
     return initialise
 
 
+def _plain_convolution(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """Convolution [B, H, W, I] -> [B, h, w, O] with `kernel` [k, k, I, O] and zeros on every side, by XLA."""
+    sides = [(padding, padding)] * 2
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), sides, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _to_few_channels(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    """Stride-1 convolution for an O of a few: one [1, k] convolution makes every kernel row's part as k*O channels.
+
+    The rows' parts are then added, each shifted by its row. XLA on CPUs leaves most of its vector lanes idle when a
+    convolution has 3 output channels: the 7x7 one takes a quarter of its time this way.
+    """
+    rows, columns, inputs, outputs = kernel.shape
+    by_row = kernel.transpose(1, 2, 0, 3).reshape(1, columns, inputs, rows * outputs)
+    parts = jax.lax.conv_general_dilated(
+        x, by_row, (1, 1), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    height = parts.shape[1] - rows + 1
+    shifted = [parts[:, i : i + height, :, i * outputs : (i + 1) * outputs] for i in range(rows)]
+    return functools.reduce(jnp.add, shifted)
+
+
+def _strided_input_gradient(
+    cotangent: jax.Array, kernel: jax.Array, size: tuple[int, int], stride: int, padding: int
+) -> jax.Array:
+    """The gradient [B, H, W, I] by the input of size (H, W), from that by the output [B, h, w, O].
+
+    As in `upsample_conv`: a stride-1 convolution makes the pixels of each remainder modulo `stride` as channels and
+    depth-to-space interleaves them, so no zeros are inserted between the cotangent's pixels and multiplied.
+    """
+    batch, *length, outputs = cotangent.shape
+    inputs = kernel.shape[2]
+    taps = -(-kernel.shape[0] // stride)
+    missing = taps * stride - kernel.shape[0]
+    # Padded pixel stride * m + r gets kernel row stride * q + r times output pixel m - q.
+    weights = jnp.pad(kernel, ((0, missing), (0, missing), (0, 0), (0, 0)))
+    weights = weights.reshape(taps, stride, taps, stride, inputs, outputs)[::-1, :, ::-1]
+    weights = weights.transpose(0, 2, 5, 1, 3, 4).reshape(taps, taps, outputs, stride * stride * inputs)
+    blocks = [-(-(pixels + 2 * padding) // stride) for pixels in size]
+    sides = [(taps - 1, count - have) for count, have in zip(blocks, length, strict=True)]
+    found = jax.lax.conv_general_dilated(cotangent, weights, (1, 1), sides, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    found = found.reshape(batch, *blocks, stride, stride, inputs).transpose(0, 1, 3, 2, 4, 5)
+    found = found.reshape(batch, blocks[0] * stride, blocks[1] * stride, inputs)
+    return found[:, padding : padding + size[0], padding : padding + size[1]]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def convolution(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """Convolution [B, H, W, I] -> [B, h, w, O] with `kernel` [k, k, I, O]: XLA's sums, in forms fast on CPUs too.
+
+    Chosen by the shapes: at most 4 output channels without stride are made row by row (forward, and as the input
+    gradient of a convolution of at most 4 input channels), and the input gradient of a strided convolution is made
+    without inserted zeros where that wastes no products, or where the output is smaller than the kernel: there XLA
+    takes the output for the kernel, which was up to 18 times slower. `padding` is at most k - 1. Reverse mode only.
+    """
+    if stride == 1 and kernel.shape[-1] <= 4:
+        return _to_few_channels(x, kernel, padding)
+    return _plain_convolution(x, kernel, stride, padding)
+
+
+def _convolution_forward(
+    x: jax.Array, kernel: jax.Array, stride: int, padding: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return convolution(x, kernel, stride, padding), (x, kernel)
+
+
+def _convolution_backward(
+    stride: int, padding: int, saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    if stride == 1:
+        flipped = kernel[::-1, ::-1].swapaxes(2, 3)
+        by_input = convolution(cotangent, flipped, 1, kernel.shape[0] - 1 - padding)
+    elif kernel.shape[0] % stride == 0 or min(cotangent.shape[1:3]) < kernel.shape[0]:
+        by_input = _strided_input_gradient(cotangent, kernel, (x.shape[1], x.shape[2]), stride, padding)
+    else:
+        (by_input,) = jax.linear_transpose(lambda values: _plain_convolution(values, kernel, stride, padding), x)(
+            cotangent
+        )
+    (by_kernel,) = jax.linear_transpose(lambda taps: _plain_convolution(x, taps, stride, padding), kernel)(cotangent)
+    return by_input, by_kernel
+
+
+convolution.defvjp(_convolution_forward, _convolution_backward)
+
+
+def flax_convolution(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]], **_: Any
+) -> jax.Array:
+    """`convolution` as `flax.linen.Conv` calls it, for square kernels, even padding, no dilation and no groups."""
+    return convolution(x, kernel, strides[0], padding[0][0])
+
+
 def conv(
     channels: int,
     kernel: int,
@@ -51,6 +145,7 @@ def conv(
         use_bias=bias,
         kernel_init=kernel_init,
         bias_init=torch_bias(in_channels * kernel * kernel),
+        conv_general_dilated=flax_convolution,
         dtype=dtype,
         name=name,
     )
@@ -108,6 +203,52 @@ def instance_norm(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
     values = values - values.mean((1, 2), keepdims=True)
     var = jnp.square(values).mean((1, 2), keepdims=True)
     return (values * jax.lax.rsqrt(var + epsilon)).astype(x.dtype)
+
+
+@jax.custom_vjp
+def _affine(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """x * scale + bias for x [B, ...] and one scale and bias [...] per element, float32."""
+    return x * scale + bias
+
+
+def _affine_forward(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _affine(x, scale, bias), (x, scale)
+
+
+def _affine_backward(
+    saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x, scale = saved
+
+    def over_batch(values: jax.Array) -> jax.Array:
+        # As a product with ones: XLA's sum over a leading axis took ten times as long on CPUs.
+        ones = jnp.ones((values.shape[0],), values.dtype)
+        summed = jnp.dot(ones, values.reshape(values.shape[0], -1), precision=jax.lax.Precision.HIGHEST)
+        return summed.reshape(scale.shape)
+
+    return cotangent * scale, over_batch(cotangent * x), over_batch(cotangent)
+
+
+_affine.defvjp(_affine_forward, _affine_backward)
+
+
+class LayerNorm(nn.Module):
+    """Layer norm over all axes but the first, with a weight and a bias per element, in float32 inside."""
+
+    scale_init: Initializer = nn.initializers.ones
+    epsilon: float = 1e-5
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H, W, C], in `dtype`."""
+        scale = self.param("scale", self.scale_init, x.shape[1:], jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, x.shape[1:], jnp.float32)
+        axes = tuple(range(1, x.ndim))
+        values = x.astype(jnp.float32)
+        values = values - values.mean(axes, keepdims=True)
+        var = jnp.square(values).mean(axes, keepdims=True)
+        return _affine(values * jax.lax.rsqrt(var + self.epsilon), scale, bias).astype(self.dtype)
 
 
 def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:

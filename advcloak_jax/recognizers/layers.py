@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from advcloak_jax.networks.layers import KAIMING_NORMAL, BatchNorm, Dtype
+from advcloak_jax.networks.layers import KAIMING_NORMAL, BatchNorm, Dtype, flax_convolution
 
 
 def scale_input(images: jax.Array, pixel_scale: float, dtype: Dtype = jnp.float32) -> jax.Array:
@@ -28,6 +28,7 @@ def conv(
         padding=[(kernel // 2, kernel // 2)] * 2,
         use_bias=False,
         kernel_init=KAIMING_NORMAL,
+        conv_general_dilated=flax_convolution if kernel > 1 else None,
         dtype=dtype,
         name=name,
     )

@@ -62,15 +62,15 @@ def train(run: Run, job: Job, *, sample: Callable[[int, np.ndarray], None]) -> d
     config = run.config
     checkpoints = Checkpoints(run.checkpoints, keep=config.keep)
     with _stop_on_sigterm() as asked:
-        state, step = job.state, 0
+        state, step, window = job.state, 0, {}
         if (latest := checkpoints.latest()) is not None:
-            state, step = checkpoints.restore(latest, job.state), latest
+            state, step, window = checkpoints.restore(latest, job.state), latest, checkpoints.notes(latest)
         writer = MetricWriter(run.folder, (*job.columns, "images_per_second"), step)
         validation: dict[str, float] = {}
         began = time.monotonic()
         try:
             with Progress(f"{run.job} {run.folder}", job.steps, "steps", start=step) as progress:
-                log = _Log(writer, config.log_every, job.images_per_step)
+                log = _Log(writer, config.log_every, job.images_per_step, window)
                 while step < job.steps and not asked.is_set():
                     count = min(config.steps_per_dispatch, job.steps - step)
                     state, metrics = job.advance(state, step, count)
@@ -85,11 +85,11 @@ def train(run: Run, job: Job, *, sample: Callable[[int, np.ndarray], None]) -> d
                             picture = job.picture(state)
                             sample(step, picture)
                             writer.picture(step, "sample", picture)
-                        checkpoints.save(step, state, job.rank(validation))
+                        checkpoints.save(step, state, job.rank(validation), log.window())
                 log.flush()
             if step < job.steps:
                 if checkpoints.latest() != step:
-                    checkpoints.save(step, state, None)
+                    checkpoints.save(step, state, None, log.window())
                 checkpoints.wait()
                 print(f"Stopped by SIGTERM at step {step}; --resume continues from there.", file=sys.stderr)
                 raise SystemExit(SIGTERM_STATUS)
@@ -103,13 +103,16 @@ def train(run: Run, job: Job, *, sample: Callable[[int, np.ndarray], None]) -> d
 
 
 class _Log:
-    """Holds the metrics of the newest call until the next is under way, and writes means over `every` steps."""
+    """Holds the metrics of the newest call until the next is under way, and writes means over `every` steps.
 
-    def __init__(self, writer: MetricWriter, every: int, images_per_step: int) -> None:
+    `window` is what an earlier process had summed up since its last row, so that a resumed run writes the same rows.
+    """
+
+    def __init__(self, writer: MetricWriter, every: int, images_per_step: int, window: dict[str, float]) -> None:
         self._writer, self._every, self._images = writer, every, images_per_step
         self._waiting: tuple[int, dict[str, jax.Array]] | None = None
-        self._rows: list[dict[str, np.ndarray]] = []
-        self._since, self._steps, self._note = time.monotonic(), 0, ""
+        self._sums = dict(window)
+        self._since, self._timed, self._note = time.monotonic(), 0, ""
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> str:
         """Take the metrics of a call that ends at `step`; returns a note on the newest known losses."""
@@ -117,23 +120,29 @@ class _Log:
         self._waiting = (step, metrics)
         return self._note
 
+    def window(self) -> dict[str, float]:
+        """Sums of the metrics since the last row and, as "steps", their number."""
+        return dict(self._sums)
+
     def flush(self) -> None:
         """Read the waiting metrics and write a row if it is time for one."""
         if self._waiting is None:
             return
         step, metrics = self._waiting
         self._waiting = None
-        values = {name: np.asarray(value) for name, value in metrics.items()}
+        values = {name: np.asarray(value, np.float64) for name, value in metrics.items()}
         for name, value in values.items():
             if not np.isfinite(value).all():
                 first = step - len(value) + 1 + int(np.flatnonzero(~np.isfinite(value))[0])
                 raise UserError(f"{name} stopped being a number at step {first}; lower --learning-rate in a new --run.")
-        self._rows.append(values)
-        self._steps += len(next(iter(values.values())))
+        count = len(next(iter(values.values())))
+        self._timed += count
+        for name, value in {**values, "steps": np.ones(count)}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value.sum())
         if step % self._every == 0:
             now = time.monotonic()
-            means = {name: float(np.concatenate([row[name] for row in self._rows]).mean()) for name in values}
-            rate = self._steps * self._images / max(now - self._since, 1e-9)
+            means = {name: self._sums[name] / self._sums["steps"] for name in values}
+            rate = self._timed * self._images / max(now - self._since, 1e-9)
             self._writer.write(step, {**means, "images_per_second": rate})
             self._note = " ".join(f"{name} {value:.3g}" for name, value in means.items())
-            self._since, self._steps, self._rows = now, 0, []
+            self._since, self._timed, self._sums = now, 0, {}

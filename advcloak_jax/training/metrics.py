@@ -27,7 +27,10 @@ class MetricWriter:
         write_text(path, text.getvalue())
         self._file = path.open("a", encoding="utf-8", newline="")
         self._rows = csv.DictWriter(self._file, self._columns, lineterminator="\n")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1, write_to_disk=True)
+        # Files are named by the second: the suffix keeps a quick resume from overwriting the file before.
+        self._board = SummaryWriter(
+            str(folder / "tensorboard"), purge_step=step + 1, filename_suffix=f".{step:08d}", write_to_disk=True
+        )
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One row."""

@@ -43,14 +43,14 @@ def read_run(folder: Path) -> Run:
         raise UserError(f"{folder} is no run folder (it has no config.json); train it first or name another one.")
     stored = settings.read_json(folder / "config.json")
     job = stored.get("job") if isinstance(stored, dict) else None
-    if job not in JOBS:
-        raise UserError(f"{folder / 'config.json'} names no known job; name a folder that train.py made.")
+    if job not in list(JOBS) or not isinstance(stored.get("config"), dict):
+        raise UserError(f"{folder / 'config.json'} is not of a training job; name a folder that train.py made.")
     config = settings.from_dict(JOBS[job], stored["config"], str(folder / "config.json"))
     return Run(folder, job, config)
 
 
-def start_run(job: str, config: TrainConfig) -> Run:
-    """Make the folder of a new run and store its settings in it, or reopen it with --resume.
+def require_free(job: str, config: TrainConfig) -> None:
+    """Check that the run's folder can be made, or continued with --resume.
 
     Raises UserError when the folder is in use and --resume is not given, or when a setting that alters the result has
     changed since.
@@ -61,8 +61,20 @@ def start_run(job: str, config: TrainConfig) -> Run:
         if not config.resume:
             raise UserError(f"{folder} already holds a run; add --resume to continue it, or choose another --run.")
         _require_same(earlier, job, config)
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; choose another --run.")
+    # A start that was killed may have left a hidden temporary file, nothing else.
+    elif folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no run; choose another --run.")
+
+
+def start_run(job: str, config: TrainConfig) -> Run:
+    """Make the folder of a new run and store its settings in it, or reopen it with --resume.
+
+    Raises UserError as `require_free` does.
+    """
+    require_free(job, config)
+    folder = Path(config.run)
     write_json(folder / "config.json", {"job": job, "code": code_version(), "config": settings.to_dict(config)})
     return Run(folder, job, config)
 
@@ -70,13 +82,19 @@ def start_run(job: str, config: TrainConfig) -> Run:
 def _require_same(earlier: Run, job: str, config: TrainConfig) -> None:
     if earlier.job != job:
         raise UserError(f"{earlier.folder} holds a run of `train.py {earlier.job}`; choose another --run.")
-    before, now = settings.to_dict(earlier.config), settings.to_dict(config)
+    before, now = _flat(settings.to_dict(earlier.config)), _flat(settings.to_dict(config))
     for name in before:
         if name not in FREE_TO_CHANGE and before[name] != now[name]:
             raise UserError(
                 f"{earlier.folder} was started with {flag(name)} {_shown(before[name])}, "
                 f"now it is {_shown(now[name])}; drop the flag, or choose another --run."
             )
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings by the names of their flags, those of the split too."""
+    split = {f"split.{name}": value for name, value in values["split"].items()}
+    return {name: value for name, value in values.items() if name != "split"} | split
 
 
 def _shown(value: Any) -> str:

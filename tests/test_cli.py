@@ -1,0 +1,234 @@
+"""The command line: every flag explained, every mistake one sentence and exit status 2."""
+
+import dataclasses
+import errno
+import itertools
+import json
+import os
+import re
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from advcloak_jax import cli
+from advcloak_jax.config import ImageConfig, PersonConfig, RecognizerConfig, SplitConfig, flag
+from advcloak_jax.jobs import train
+from advcloak_jax.training.runs import JOBS, start_run
+
+Capture = pytest.CaptureFixture[str]
+
+
+def status(call: Callable[[], object]) -> int:
+    with pytest.raises(SystemExit) as raised:
+        call()
+    code = raised.value.code
+    assert isinstance(code, int)
+    return code
+
+
+def main(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture, *arguments: str, run: Callable[..., None] = train.main
+) -> str:
+    """The sentence with which `train.py ARGUMENTS` fails."""
+    monkeypatch.setattr("sys.argv", ["train.py", *arguments])
+    assert status(lambda: cli.run_main(run)) == 2
+    *earlier, sentence = capsys.readouterr().err.strip().splitlines()
+    assert not any(line.startswith(("error", "Traceback")) for line in earlier)
+    assert sentence.startswith("error: ")
+    assert sentence.endswith((".", "?"))
+    return sentence.removeprefix("error: ")
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_help_explains_every_flag_with_its_default(job: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert status(lambda: cli.parse("train.py", JOBS, [job, "--help"])) == 0
+    text = re.sub(r"\x1b\[[0-9;]*m|│", "", capsys.readouterr().out)
+    for field in dataclasses.fields(JOBS[job]):
+        names = (
+            [f"--split.{part.name.replace('_', '-')}" for part in dataclasses.fields(SplitConfig)]
+            if field.name == "split"
+            else [flag(field.name)]
+        )
+        for name in names:
+            # From the flag to the next one: its kind, its text and its default.
+            found = re.search(rf"^ {{,4}}{name}\s(.*?)(?=^ {{,4}}--|\Z)", text, re.DOTALL | re.MULTILINE)
+            assert found is not None, name
+            words = found[1].split()
+            assert len(words) >= 5, words
+            assert {"(default:", "(required)"} & set(words), words
+
+
+def test_help_alone_lists_the_jobs(capsys: Capture) -> None:
+    assert status(lambda: cli.parse("train.py", JOBS, ["--help"])) == 0
+    listed = capsys.readouterr().out
+    assert all(job in listed for job in JOBS)
+    assert status(lambda: cli.parse("train.py", JOBS, [])) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["image", "--lerning-rate", "1"], "--learning-rate"),
+        (["image", "--split.protectd", "1"], "--split.protected"),
+        (["person", "--subspace", "convex"], "convex-hull"),
+        (["image", "--steps", "many"], "--steps"),
+        (["image", "--steps"], "--steps"),
+        (["image", "--dtype", "float16"], "bfloat16"),
+        (["image", "--preset"], "--preset"),
+    ],
+)
+def test_an_unknown_flag_or_value_exits_with_2_and_names_the_nearest(
+    arguments: list[str], named: str, capsys: Capture
+) -> None:
+    assert status(lambda: cli.parse("train.py", JOBS, arguments)) == 2
+    captured = capsys.readouterr()
+    assert named in captured.err + captured.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["imag"], r"'imag' is no job of train.py; .*image"),
+        (["image", "--preset", "dmeo"], r"--preset dmeo .*demo"),
+        (["image", "--batch", "0"], r"--batch must be at least 1"),
+        (["image", "--seed", "-1"], r"--seed"),
+        (["image", "--log-every", "7"], r"--log-every must be a multiple of --steps-per-dispatch 10"),
+        (["image", "--surrogate", "nowhere"], r"nowhere is no run folder"),
+        (["person", "--generator", "nowhere"], r"nowhere is no run folder"),
+        (["recognizer", "--data", "folder:nowhere"], r"nowhere"),
+        (["recognizer", "--data", "synthetic:x"], r"--data synthetic:x must be synthetic:IDENTITIESxIMAGES"),
+        (["recognizer", "--data", "synthetic:9x2"], r"--split\.protected 500 asks for more persons"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert re.search(sentence, main(monkeypatch, capsys, *arguments))
+    assert not (tmp_path / "runs" / "recognizer").exists()
+    assert not (tmp_path / "runs" / "image").exists()
+
+
+def test_the_wrong_kind_of_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.chdir(tmp_path)
+    start_run("image", ImageConfig(run="stage-one"))
+    said = main(monkeypatch, capsys, "image", "--surrogate", "stage-one")
+    assert said == "--surrogate stage-one is a run of `train.py image`; name one of `train.py recognizer`."
+    start_run("recognizer", RecognizerConfig(run="recognizer"))
+    said = main(monkeypatch, capsys, "person", "--generator", "recognizer")
+    assert "--generator recognizer is a run of `train.py recognizer`" in said
+
+
+def test_a_damaged_config_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.chdir(tmp_path)
+    start_run("recognizer", RecognizerConfig(run="r"))
+    good = json.loads((tmp_path / "r" / "config.json").read_text())
+    for bad in (
+        "{",
+        "[]",
+        json.dumps({"job": "image"}),
+        json.dumps({"job": "recognizer", "config": 3}),
+        json.dumps({"job": ["recognizer"], "config": {}}),
+        json.dumps({**good, "config": {**good["config"], "widht": 1.0}}),
+        json.dumps({**good, "config": {**good["config"], "width": -1.0}}),
+    ):
+        (tmp_path / "r" / "config.json").write_text(bad)
+        assert "r/config.json" in main(monkeypatch, capsys, "image", "--surrogate", "r")
+        assert "r/config.json" in main(monkeypatch, capsys, "recognizer", "--run", "r", "--resume")
+
+
+def test_the_preset_and_a_flag_above_it() -> None:
+    _, config = cli.parse("train.py", JOBS, ["recognizer", "--preset", "demo", "--width", "0.5"])
+    assert (config.width, config.architecture, config.preset) == (0.5, "ir18", "demo")
+    _, config = cli.parse("train.py", JOBS, ["recognizer", "--preset=demo"])
+    assert config.architecture == "ir18"
+
+
+def test_a_resumed_runs_own_settings_are_the_defaults(tmp_path: Path) -> None:
+    run = str(tmp_path / "r")
+    start_run("person", PersonConfig(run=run, steps=7, data=("folder:a", "folder:b"), split=SplitConfig(protected=3)))
+    for arguments in (["--run", run], [f"--run={run}"]):
+        _, config = cli.parse("train.py", JOBS, ["person", *arguments, "--resume", "--keep", "5"])
+        assert (config.steps, config.data, config.split.protected) == (7, ("folder:a", "folder:b"), 3)
+        assert (config.run, config.resume, config.keep) == (run, True, 5)
+    _, config = cli.parse("train.py", JOBS, ["person", "--run", run])
+    assert config.steps == 0
+
+
+def test_several_sources() -> None:
+    _, config = cli.parse("train.py", JOBS, ["image", "--data", "folder:a", "synthetic:3x4", "--steps", "10"])
+    assert config.data == ("folder:a", "synthetic:3x4")
+
+
+def error_after(*chain: BaseException) -> BaseException:
+    """The last exception, raised from the one before, and so on."""
+    for cause, effect in itertools.pairwise(chain):
+        effect.__cause__ = cause
+    return chain[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "runs/a"), r"The disk of runs/a is full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), r"full"),
+        (PermissionError(errno.EACCES, "Permission denied", "runs/a"), r"No permission to use runs/a"),
+        (OSError(errno.EROFS, "Read-only file system", "runs/a"), r"No permission to use runs/a"),
+        (ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device"), r"full"),
+        (error_after(OSError(errno.ENOSPC, "No space left on device", "x"), RuntimeError("save failed")), r"x is full"),
+    ],
+)
+def test_the_machines_errors_are_one_sentence(
+    error: BaseException, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def fail(_: Sequence[str]) -> None:
+        raise error
+
+    assert re.search(sentence, main(monkeypatch, capsys, run=fail))
+
+
+def test_a_mistake_of_the_programs_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Sequence[str]) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    with pytest.raises(ZeroDivisionError):
+        cli.run_main(fail)
+
+
+def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    def fail(_: Sequence[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    assert status(lambda: cli.run_main(fail)) == 130
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_a_writing_threads_full_disk_is_left_to_the_main_thread(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def write(number: int) -> None:
+        raise OSError(number, "failed")
+
+    def both(_: Sequence[str]) -> None:
+        for number in (errno.ENOSPC, errno.EIO):
+            thread = threading.Thread(target=write, args=(number,))
+            thread.start()
+            thread.join()
+
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # put back afterwards
+    cli.run_main(both)
+    assert capsys.readouterr().err.count("Traceback") == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_no_write_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    monkeypatch.chdir(locked)
+    assert "No permission" in main(monkeypatch, capsys, "recognizer", "--data", "synthetic:9x2")

@@ -1,0 +1,60 @@
+"""Outputs are whole or absent."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from advcloak_jax.files import replacing, write_json, write_text
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def fail() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        fail()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_nobody_sees_a_half_written_file(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.png"
+    with replacing(path) as temporary:
+        assert temporary.suffix == ".png"
+        assert temporary.parent == path.parent
+        temporary.write_bytes(b"x")
+        assert not path.exists()
+    assert names(path.parent) == ["a.png"]
+
+
+def test_permissions_are_those_of_an_ordinary_file(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_json(tmp_path / "a.json", {"a": 1})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == 0o640
+
+
+def test_text_is_utf_8_and_ends_as_given(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "å\n")
+    assert (tmp_path / "a.txt").read_bytes() == b"\xc3\xa5\n"
+
+
+def test_a_directory_in_the_way_is_an_error_that_leaves_it(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(OSError, match=r"a\.txt"):
+        write_text(tmp_path / "a.txt", "x")
+    assert names(tmp_path) == ["a.txt"]

@@ -1,0 +1,119 @@
+"""Settings to JSON and back, and what is refused on the way."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from advcloak_jax import settings
+from advcloak_jax.config import ImageConfig, PersonConfig, RecognizerConfig, SplitConfig, TableConfig, VerifyConfig
+from advcloak_jax.errors import UserError
+
+KINDS = (RecognizerConfig, ImageConfig, PersonConfig, TableConfig, VerifyConfig)
+
+
+def through_json(config: Any) -> Any:
+    return settings.from_dict(type(config), json.loads(json.dumps(settings.to_dict(config))), "config.json")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_defaults_survive(kind: type) -> None:
+    assert through_json(kind()) == kind()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_field_survives_another_value(kind: type) -> None:
+    """Each field alone is changed, so that none can be left out of the JSON."""
+    for field in dataclasses.fields(kind):
+        value = another(getattr(kind(), field.name), field.name)
+        changed = dataclasses.replace(kind(), **{field.name: value})
+        if field.name in settings.NOT_STORED:
+            assert through_json(changed) == kind()
+        else:
+            assert through_json(changed) == changed != kind()
+
+
+LITERALS = {
+    "on_bad_image": "skip",
+    "dtype": "bfloat16",
+    "parallel": "shard_map",
+    "preset": "demo",
+    "part": "target",
+    "margin": "cosface",
+    "schedule": "cosine",
+    "subspace": "plain",
+    "distance": "euclidean",
+}
+
+
+def another(value: Any, name: str) -> Any:
+    if name in LITERALS:
+        return LITERALS[name]
+    if name in ("beta1", "beta2", "dropout", "momentum"):
+        return 0.25
+    if name in ("log_every", "checkpoint_every", "image_size"):
+        return value * 2
+    if name == "steps_per_dispatch":
+        return 5
+    if name == "lower":
+        return -0.5
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, SplitConfig):
+        return dataclasses.replace(value, protected=7, protected_from="a/*")
+    if isinstance(value, tuple):
+        return ("folder:x", "folder:y")
+    return value + "x" if isinstance(value, str) else value + 1
+
+
+def test_an_unknown_setting_names_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"run/config.json has an unknown setting 'learningrate'.*'learning_rate'"):
+        settings.from_dict(ImageConfig, {"learningrate": 1.0}, "run/config.json")
+    with pytest.raises(UserError, match=r"split has an unknown setting 'protect'.*'protected'"):
+        settings.from_dict(ImageConfig, {"split": {"protect": 1}}, "config.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", 1.5),
+        ("steps", "3"),
+        ("steps", True),
+        ("steps", None),
+        ("learning_rate", "fast"),
+        ("learning_rate", True),
+        ("run", 3),
+        ("resume", 1),
+        ("data", "folder:x"),
+        ("data", [1]),
+        ("split", 4),
+        ("split", {"protected": "many"}),
+        ("dtype", "float16"),
+        ("dtype", ["float32"]),
+    ],
+)
+def test_an_ill_typed_value_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(UserError, match=rf"config.json: {name}\b.*must be"):
+        settings.from_dict(ImageConfig, {name: value}, "config.json")
+
+
+def test_an_int_does_for_a_float_and_becomes_one() -> None:
+    found = settings.from_dict(ImageConfig, {"epochs": 3}, "config.json")
+    assert type(found.epochs) is float
+
+
+def test_a_value_out_of_range_names_its_flag() -> None:
+    with pytest.raises(UserError, match="--beta1"):
+        settings.from_dict(ImageConfig, {"beta1": 1.0}, "config.json")
+
+
+def test_read_json_says_what_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    with pytest.raises(UserError, match=r"config.json is missing"):
+        settings.read_json(path)
+    for content in (b"{", b"\xff\xfe", b""):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="not readable as JSON"):
+            settings.read_json(path)
