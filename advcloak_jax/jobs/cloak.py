@@ -64,29 +64,33 @@ class Validation:
         self._target = FlaxTarget("surrogate", surrogate.module, surrogate.variables)
         self._flat = self.test.reshape(-1, *self.test.shape[2:])
         self._clean = self._target.embed(self._flat)
-        norm = images.mask_norm_at(config.image_size)
-        generator = build_generator(config, axis_name=None)
+        self._norm = images.mask_norm_at(config.image_size)
+        self._generator = build_generator(config, axis_name=None)
+        # Jitted once, so that every validation runs the same program.
+        self._masks = jax.jit(lambda variables, faces: person_masks(self._generator, variables, images.to_unit(faces)))
 
-        def both(variables: PyTree, inference: jax.Array, test: jax.Array) -> tuple[jax.Array, jax.Array]:
-            person = person_masks(generator, variables, images.to_unit(inference))[:, None]
-            flat = images.to_unit(test.reshape(-1, 1, *test.shape[2:]))
-            image = person_masks(generator, variables, flat).reshape(test.shape)
-            return images.protect(test, images.rescale(image, norm)), images.protect(test, images.rescale(person, norm))
-
-        self._protect = jax.jit(both)
+    def _worn(self, variables: PyTree, *, per_image: bool) -> np.ndarray:
+        """Protected test images [P, N, H, W, C] uint8; one person at a time, so that memory does not grow with P."""
+        worn = []
+        for inference, test in zip(self.inference, self.test, strict=True):
+            masks = self._masks(variables, test[:, None] if per_image else inference[None])
+            worn.append(images.protect(test, np.asarray(images.rescale(masks, self._norm))))
+        return np.stack(worn)
 
     def __call__(self, state: state.GanState) -> dict[str, float]:
         """Mean cosine of protected to clean embeddings, with a mask per image and one per person: lower hides more."""
-        names = ("validation_image", "validation_person")
         return {
-            name: float((self._target.embed(np.asarray(worn).reshape(self._flat.shape)) * self._clean).sum(-1).mean())
-            for name, worn in zip(names, self._protect(state.generator, self.inference, self.test), strict=True)
+            name: self._cosine(self._worn(state.generator, per_image=per_image))
+            for name, per_image in (("validation_image", True), ("validation_person", False))
         }
+
+    def _cosine(self, worn: np.ndarray) -> float:
+        return float((self._target.embed(worn.reshape(self._flat.shape)) * self._clean).sum(-1).mean())
 
     def picture(self, state: state.GanState) -> np.ndarray:
         """Originals above their protected versions, one mask per person: [H, W, 3] uint8."""
-        _, worn = self._protect(state.generator, self.inference, self.test)
-        rows = (self.test[:SAMPLE_PERSONS, 0], np.asarray(worn)[:SAMPLE_PERSONS, 0])
+        worn = self._worn(state.generator, per_image=False)
+        rows = (self.test[:SAMPLE_PERSONS, 0], worn[:SAMPLE_PERSONS, 0])
         return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from advcloak_jax.config import BadImage, ImageConfig, PersonConfig, RecognizerConfig, TrainConfig
+from advcloak_jax.config import BadImage, ImageConfig, PersonConfig, RecognizerConfig, TrainConfig, flag
 from advcloak_jax.data import sources
 from advcloak_jax.data.faceset import FaceSet
 from advcloak_jax.data.splits import Split, make_split
@@ -28,11 +28,11 @@ Config = TypeVar("Config", bound=ImageConfig)
 def resolve(config: Config) -> Config:
     """Settings of stage I or II completed by those of the run it builds on: data, split, image size, networks.
 
-    Raises UserError when that run is of another job or is not there.
+    Raises UserError when that run is of another job or is not there, or when a flag asks for what that run has fixed.
     """
+    given = config
     if isinstance(config, PersonConfig):
-        stage_one = read_run_of("image", config.generator, "--generator")
-        earlier: TrainConfig = stage_one.config
+        earlier: TrainConfig = read_run_of("image", config.generator, "--generator").config
         assert isinstance(earlier, ImageConfig)
         config = dataclasses.replace(
             config,
@@ -40,11 +40,30 @@ def resolve(config: Config) -> Config:
             generator_width=earlier.generator_width,
             discriminator_width=earlier.discriminator_width,
         )
+        surrogate = read_run_of("recognizer", config.surrogate, "--surrogate").config
+        if surrogate.image_size != earlier.image_size:
+            raise UserError(
+                f"--surrogate {config.surrogate} takes {surrogate.image_size}-pixel faces, stage I was trained on "
+                f"{earlier.image_size}; name another one."
+            )
     else:
         earlier = read_run_of("recognizer", config.surrogate, "--surrogate").config
+    config = dataclasses.replace(config, image_size=earlier.image_size)
     if not config.data:
         config = dataclasses.replace(config, data=earlier.data, split=earlier.split, on_bad_image=earlier.on_bad_image)
-    return dataclasses.replace(config, image_size=earlier.image_size)
+    if isinstance(config, PersonConfig):
+        config = dataclasses.replace(config, batch=config.persons * config.split.generator_images)
+    _refuse_overruled(given, config)
+    return config
+
+
+def _refuse_overruled(given: TrainConfig, resolved: TrainConfig) -> None:
+    """Raise UserError for a flag that was set to something else than what the earlier run fixes."""
+    default = type(given)()
+    for name in ("image_size", "split", "on_bad_image", "batch", "generator_width", "discriminator_width"):
+        asked = getattr(given, name, None)
+        if asked not in (getattr(default, name, None), getattr(resolved, name, None)):
+            raise UserError(f"{flag(name)} is fixed by the run that this one builds on; drop it (or give --data too).")
 
 
 def read_run_of(job: str, folder: str, name: str) -> Run:

@@ -59,6 +59,8 @@ def run_table(config: TableConfig) -> None:
     worn = {cloak.name: _wear(cloak, inference, test, config) for cloak in (noise(), *_cloaks(cloak_runs))}
     flat = (-1, *test.shape[2:])
     surrogates = [load_target(name, "--surrogate") for name in dict.fromkeys(_surrogates(cloak_runs))]
+    for one in surrogates:
+        require_unseen(one, protected_names)
     ranks: dict[str, dict[str, np.ndarray]] = {name: {} for name in (UNPROTECTED, *worn)}
     summaries: list[tuple[str, str, dict[str, Any]]] = []
     identity = np.repeat(np.arange(len(split.protected)), split.inference.shape[1] + split.test.shape[1])
