@@ -14,7 +14,8 @@ common=(--preset demo --cache "$runs/cache" --resume)
 step "1 of 6: the surrogate recogniser, a narrow IR-18"
 .venv/bin/python train.py recognizer "${common[@]}" --run "$runs/surrogate"
 step "2 of 6: a black box of another architecture, trained on other people: MobileNet"
-.venv/bin/python train.py recognizer "${common[@]}" --run "$runs/mobilenet" --part target --architecture mobilenet
+.venv/bin/python train.py recognizer "${common[@]}" --run "$runs/mobilenet" --part target --architecture mobilenet \
+  --steps 400 --checkpoint-every 200
 step "3 of 6: a second black box: SENet"
 .venv/bin/python train.py recognizer "${common[@]}" --run "$runs/senet" --part target --architecture senet18
 step "4 of 6: stage I, one mask per image"

@@ -44,12 +44,12 @@ DEMO: dict[str, dict[str, Any]] = {
     },
     "person": {
         "lambda_norm": 4.0,
-        "steps": 150,
+        "steps": 200,
         "learning_rate": 2e-4,
         "warmup_epochs": 0.5,
         "steps_per_dispatch": 1,
         "log_every": 10,
-        "checkpoint_every": 75,
+        "checkpoint_every": 100,
     },
 }
 """What the demo changes, job by job; everything else is as published."""

@@ -1,0 +1,143 @@
+"""The whole pipeline on a tiny set, in this process: what each job writes and what it refuses."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from advcloak_jax.errors import UserError
+from advcloak_jax.jobs import evaluate, train
+
+pytestmark = pytest.mark.slow
+
+FACES = [
+    *("--data", "synthetic:30x6", "--image-size", "32", "--split.protected", "4", "--split.n-inference", "2"),
+    *("--split.n-test", "3", "--split.generator", "6", "--split.generator-images", "4", "--split.validation", "3"),
+    *("--split.surrogate", "6", "--split.target", "6"),
+]
+RHYTHM = ["--steps", "4", "--steps-per-dispatch", "2", "--log-every", "2", "--checkpoint-every", "2"]
+SMALL = ["--architecture", "ir18", "--width", "0.05", "--embedding-size", "16", "--batch", "8"]
+NETWORKS = ["--generator-width", "4", "--discriminator-width", "4", "--batch", "4"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the runs surrogate, target, image, person and the measurement table."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    where = ["--cache", str(folder / "cache")]
+    train.main(["recognizer", "--run", str(folder / "surrogate"), *FACES, *RHYTHM, *SMALL, *where])
+    train.main(["recognizer", "--run", str(folder / "target"), "--part", "target", *FACES, *RHYTHM, *SMALL, *where])
+    stage = [*RHYTHM, *where]
+    train.main(["image", "--run", str(folder / "image"), "--surrogate", str(folder / "surrogate"), *NETWORKS, *stage])
+    train.main(["person", "--run", str(folder / "person"), "--generator", str(folder / "image"), *stage])
+    evaluate.main(["table", *table(folder), "--out", str(folder / "table")])
+    return folder
+
+
+def table(folder: Path) -> list[str]:
+    cloaks = ["--cloaks", str(folder / "image"), str(folder / "person")]
+    return [*cloaks, "--targets", str(folder / "target"), "--cache", str(folder / "cache")]
+
+
+def test_a_run_holds_what_the_readme_says(runs: Path) -> None:
+    for name in ("surrogate", "target", "image", "person"):
+        run = runs / name
+        config = json.loads((run / "config.json").read_text())
+        assert config["code"]["jax"]
+        assert config["config"]["image_size"] == 32
+        rows = list(csv.DictReader((run / "metrics.csv").open()))
+        assert [int(row["step"]) for row in rows if row["images_per_second"]] == [2, 4]
+        assert json.loads((run / "result.json").read_text())["step"] == 4
+        assert list((run / "tensorboard").glob("events*"))
+        assert (run / "checkpoints" / "4").is_dir()
+    assert sorted(path.name for path in (runs / "person" / "samples").iterdir()) == ["00000002.png", "00000004.png"]
+    assert Image.open(runs / "person" / "samples" / "00000004.png").size == (3 * 32, 2 * 32)
+
+
+def test_parts_of_the_split_are_disjoint_and_shared_by_all_jobs(runs: Path) -> None:
+    split = json.loads((runs / "surrogate" / "split.json").read_text())
+    assert all(json.loads((runs / name / "split.json").read_text()) == split for name in ("target", "image", "person"))
+    names = [entry["name"] for part in ("protected", "generator") for entry in split[part]]
+    names += split["validation"] + split["surrogate"] + split["target"] + split["distractors"]
+    assert len(names) == len(set(names)) == 30
+
+
+def test_the_table_has_every_row_and_masks_of_the_asked_norm(runs: Path) -> None:
+    result = json.loads((runs / "table" / "table.json").read_text())
+    assert [row["method"] for row in result["protection"]] == [
+        "Unprotected",
+        "Random mask",
+        "AdvFaces+",
+        "AdvCloak-ConvexHull",
+    ]
+    for row in result["protection"]:
+        for per_target in row["protection"].values():
+            assert (
+                0 <= per_target["top10"]["value"] <= per_target["top5"]["value"] <= per_target["top1"]["value"] <= 100
+            )
+    # A mask of L2 norm 1200 * 32 / 112 over 32 * 32 * 3 values is 6.19 grey levels root mean square: 32.3 dB, a little
+    # more where pixels were clipped, a little less where they were truncated.
+    for row in result["protection"][1:]:
+        assert row["psnr"] == pytest.approx(20 * np.log10(255 / 6.19), abs=0.4)
+    assert result["facts"]["Trials"] == str(4 * 3 * 2)
+    assert {row["role"] for row in result["recognisers"]} == {"surrogate", "black box"}
+
+
+def test_the_report_needs_nothing_else(runs: Path) -> None:
+    page = (runs / "table" / "report.html").read_text()
+    assert re.findall(r'(?:src|href)="(?!data:)[^"]*"', page) == []
+    for word in ("AdvCloak-ConvexHull", "does not guarantee", "lambda_adversarial", "image_size"):
+        assert (word in page) == (word != "lambda_adversarial")  # as published, so not among the differences
+    assert page.count("data:image/png") >= 1 + 2 + 2 * 2 + 2 * 3
+
+
+def test_the_table_is_the_same_again(runs: Path) -> None:
+    evaluate.main(["table", *table(runs), "--out", str(runs / "again")])
+    first, again = (json.loads((runs / name / "table.json").read_text()) for name in ("table", "again"))
+    assert first["protection"] == again["protection"]
+    assert first["differences"] == again["differences"]
+
+
+def test_verification_is_of_people_no_recogniser_trained_on(runs: Path) -> None:
+    targets = ["--targets", str(runs / "surrogate"), str(runs / "target")]
+    evaluate.main(["verify", *targets, "--out", str(runs / "verify"), "--cache", str(runs / "cache")])
+    result = json.loads((runs / "verify" / "verification.json").read_text())
+    assert result["persons"] == 30 - 6 - 6
+    assert len(list((runs / "verify").glob("*.png"))) == 2
+
+
+def test_a_recogniser_never_tests_whom_it_trained_on(runs: Path, tmp_path: Path) -> None:
+    seen = ["--split.seed", "1", "--cache", str(runs / "cache")]
+    train.main(["recognizer", "--run", str(tmp_path / "seen"), *FACES, *RHYTHM, *SMALL, *seen])
+    arguments = [part if part != str(runs / "target") else str(tmp_path / "seen") for part in table(runs)]
+    with pytest.raises(UserError, match="was trained on synthetic/"):
+        evaluate.main(["table", *arguments, "--out", str(tmp_path / "table")])
+    assert not (tmp_path / "table").exists()
+
+
+@pytest.mark.parametrize("flags", [["--image-size", "64"], ["--split.protected", "2"], ["--generator-width", "8"]])
+def test_flags_that_the_earlier_run_has_fixed_are_refused(runs: Path, tmp_path: Path, flags: list[str]) -> None:
+    with pytest.raises(UserError, match="is fixed by the run"):
+        train.main(["person", "--run", str(tmp_path / "person"), "--generator", str(runs / "image"), *flags])
+    assert not (tmp_path / "person").exists()
+
+
+def test_stage_two_of_another_image_size_is_refused(runs: Path, tmp_path: Path) -> None:
+    faces = [part if part != "32" else "36" for part in FACES]
+    train.main(["recognizer", "--run", str(tmp_path / "big"), *faces, *RHYTHM, *SMALL, "--cache", str(runs / "cache")])
+    with pytest.raises(UserError, match="takes 36-pixel faces"):
+        train.main(
+            [
+                "person",
+                "--run",
+                str(tmp_path / "p"),
+                "--generator",
+                str(runs / "image"),
+                "--surrogate",
+                str(tmp_path / "big"),
+            ]
+        )
