@@ -18,11 +18,11 @@ common=(--cache "$out/cache" --resume)
 "$python" train.py recognizer "${data[@]}" "${recogniser[@]}" "${common[@]}" --run "$out/surrogate" \
   --architecture ir18 --steps 1000
 "$python" train.py recognizer "${data[@]}" "${recogniser[@]}" "${common[@]}" --run "$out/mobilenet" \
-  --architecture mobilenet --steps 500
+  --architecture mobilenet --steps 300 --checkpoint-every 150
 "$python" train.py image --surrogate "$out/surrogate" "${gan[@]}" "${stage[@]}" "${common[@]}" --run "$out/image" \
-  --lambda-norm 2 --steps 300 --learning-rate 5e-4
+  --lambda-norm 2 --steps 200 --learning-rate 5e-4
 "$python" train.py person --generator "$out/image" "${stage[@]}" "${common[@]}" --run "$out/person" \
-  --lambda-norm 2 --steps 300 --learning-rate 2e-4 --warmup-epochs 2
+  --lambda-norm 2 --steps 200 --learning-rate 2e-4 --warmup-epochs 2
 "$python" evaluate.py table --cloaks "$out/image" "$out/person" --cache "$out/cache" --out "$out/table" --targets \
   "$out/mobilenet" \
   "onnx:$models/mobilefacenet_casia/xiaoccer_casia.onnx,mean=127.5,std=128,name=MobileFaceNet (CASIA)" \

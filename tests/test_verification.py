@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
 
 from advcloak_jax.errors import UserError
 from advcloak_jax.evaluation import verification
@@ -27,17 +27,16 @@ def test_rates_equal_scikit_learn(ties: bool) -> None:
         assert verification.tar_at_far(cosines, same, rate) == pytest.approx(tpr[fpr <= rate].max(), abs=1e-12)
     assert verification.tar_at_far(cosines, same, 1.0) == 1
     accuracy, threshold = verification.best_accuracy(cosines, same)
-    accuracies = (tpr * same.sum() + (1 - fpr) * (~same).sum()) / len(same)
-    assert accuracy == pytest.approx(accuracies.max(), abs=1e-12)
-    assert accuracy == pytest.approx(np.mean((cosines >= np.float32(threshold)) == same))
+    assert accuracy == pytest.approx(((tpr + 1 - fpr) / 2).max(), abs=1e-12)
+    assert accuracy == pytest.approx(balanced_accuracy_score(same, cosines >= np.float32(threshold)))
     assert threshold in thresholds
 
 
-def test_accuracy_when_nothing_should_be_accepted() -> None:
-    cosines, same = np.array([0.1, 0.9, 0.8]), np.array([True, False, False])
-    accuracy, threshold = verification.best_accuracy(cosines, same)
-    assert accuracy == pytest.approx(2 / 3)
-    assert 0.9 < threshold < 0.9 + 1e-9
+def test_accuracy_does_not_depend_on_how_many_pairs_of_a_kind_there_are() -> None:
+    cosines, same = scores(False)
+    more = np.concatenate([cosines, *[cosines[~same]] * 9])
+    same_of_more = np.concatenate([same, np.zeros(9 * int((~same).sum()), bool)])
+    assert verification.best_accuracy(cosines, same) == pytest.approx(verification.best_accuracy(more, same_of_more))
 
 
 def all_pairs(identity: np.ndarray) -> tuple[set, set]:

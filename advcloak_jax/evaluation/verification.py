@@ -59,18 +59,20 @@ def auc(scores: np.ndarray, same: np.ndarray) -> float:
 
 
 def best_accuracy(scores: np.ndarray, same: np.ndarray) -> tuple[float, float]:
-    """Highest share of pairs told right by one threshold, and the threshold: (accuracy, threshold).
+    """Highest accuracy of one threshold, and the threshold: (accuracy, threshold).
 
-    A pair counts as the same person when its score is at least the threshold. It is chosen on these very pairs.
-    scores: [m] float; same: [m] bool.
+    Accuracy is the mean of the shares of same and of different pairs told right, so that unequal numbers of them make
+    no difference. A pair counts as the same person when its score is at least the threshold, which is chosen on these
+    very pairs. scores: [m] float; same: [m] bool.
     """
     positive, negative = _split(scores, same)
     # Just above the highest score nobody is accepted; every other useful threshold is one of the scores.
     thresholds = np.append(np.unique(scores), np.nextafter(scores.max(), np.inf))
-    accepted = len(positive) - np.searchsorted(np.sort(positive), thresholds, "left")
-    rejected = np.searchsorted(np.sort(negative), thresholds, "left")
-    best = int(np.argmax(accepted + rejected))
-    return float((accepted[best] + rejected[best]) / len(scores)), float(thresholds[best])
+    accepted = 1 - np.searchsorted(np.sort(positive), thresholds, "left") / len(positive)
+    rejected = np.searchsorted(np.sort(negative), thresholds, "left") / len(negative)
+    accuracy = (accepted + rejected) / 2
+    best = int(np.argmax(accuracy))
+    return float(accuracy[best]), float(thresholds[best])
 
 
 def tar_at_far(scores: np.ndarray, same: np.ndarray, rate: float) -> float:

@@ -169,7 +169,7 @@ def _facts(
         ("Images a mask is made from", f"{split.inference.shape[1]}"),
         ("Trials", f"{persons * per_person * (per_person - 1):,}"),
         ("Distractors", f"{len(distractors):,}"),
-        ("Mask norm", f"{norm:g} grey levels at {image_size}x{image_size}"),
+        ("Mask norm", f"{norm:.0f} grey levels at {image_size}x{image_size}"),
         ("Device", jax.devices()[0].device_kind),
     ]
 

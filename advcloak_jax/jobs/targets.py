@@ -58,7 +58,7 @@ def require_unseen(target: LoadedTarget, persons: list[str]) -> None:
     if seen:
         raise UserError(
             f"{target.target.name} was trained on {seen[0]} and {len(seen) - 1} more of the persons to be tested; "
-            f"train it on other people or test on others."
+            f"train it on other people or test others."
         )
 
 
