@@ -14,7 +14,7 @@ if [ -z "$python" ]; then
 fi
 stamp=.venv/.installed-$(cat requirements*.txt | cksum | cut -d' ' -f1)-$(basename "$requirements" .txt)
 if [ ! -f "$stamp" ]; then
-  if [ ! -x .venv/bin/python ] && ! "$python" -m venv .venv; then
+  if ! .venv/bin/python -m pip --version >/dev/null 2>&1 && ! "$python" -m venv --clear .venv; then
     echo "error: $python cannot make a virtual environment; install its venv module (Debian, Ubuntu: apt install python3-venv)." >&2
     exit 2
   fi
