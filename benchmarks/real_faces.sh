@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Protection of real people against recognisers that no cloak was trained on, scaled to two CPU cores.
-# 50 persons of FACES/celeba are protected; the generator learns on others of it, the recognisers on the rest and on
+# 50 persons of FACES/celeba are protected; the generator learns on others of it, the surrogate on the rest and on
 # FACES/lfw_grey, whose single-image persons distract. Run it again after an interruption: it goes on.
 # usage: benchmarks/real_faces.sh FACES MODELS OUT
 set -euo pipefail
@@ -17,14 +17,11 @@ common=(--cache "$out/cache" --resume)
 
 "$python" train.py recognizer "${data[@]}" "${recogniser[@]}" "${common[@]}" --run "$out/surrogate" \
   --architecture ir18 --steps 1000
-"$python" train.py recognizer "${data[@]}" "${recogniser[@]}" "${common[@]}" --run "$out/mobilenet" \
-  --architecture mobilenet --steps 300 --checkpoint-every 150
 "$python" train.py image --surrogate "$out/surrogate" "${gan[@]}" "${stage[@]}" "${common[@]}" --run "$out/image" \
   --lambda-norm 2 --steps 200 --learning-rate 5e-4
 "$python" train.py person --generator "$out/image" "${stage[@]}" "${common[@]}" --run "$out/person" \
   --lambda-norm 2 --steps 200 --learning-rate 2e-4 --warmup-epochs 2
 "$python" evaluate.py table --cloaks "$out/image" "$out/person" --cache "$out/cache" --out "$out/table" --targets \
-  "$out/mobilenet" \
   "onnx:$models/mobilefacenet_casia/xiaoccer_casia.onnx,mean=127.5,std=128,name=MobileFaceNet (CASIA)" \
   "onnx:$models/mobilefacenet_y1/y1_insightface.onnx,mean=0,std=1,name=MobileFaceNet y1 (MS1M)" \
   "onnx:$models/mobileface_v2/mobileface_v2.onnx,mean=0,std=1,name=MobileFace V2" \
