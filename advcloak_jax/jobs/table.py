@@ -1,6 +1,7 @@
 """`evaluate.py table`: every cloak against every target in the 1:N protocol, as a table and a report."""
 
 import dataclasses
+import os
 import sys
 import time
 from pathlib import Path
@@ -170,8 +171,14 @@ def _facts(
         ("Trials", f"{persons * per_person * (per_person - 1):,}"),
         ("Distractors", f"{len(distractors):,}"),
         ("Mask norm", f"{norm:.0f} grey levels at {image_size}x{image_size}"),
-        ("Device", jax.devices()[0].device_kind),
+        ("Device", _device()),
     ]
+
+
+def _device() -> str:
+    """What computed: accelerators with their number, or the processor's cores."""
+    first = jax.devices()[0]
+    return f"cpu, {os.cpu_count()} cores" if first.platform == "cpu" else f"{jax.device_count()} x {first.device_kind}"
 
 
 def _write(result: pages.Result, worn: dict[str, Worn], test: np.ndarray, seconds: float) -> None:
