@@ -1,8 +1,10 @@
 """From the command line to settings, and from errors to one sentence and an exit status."""
 
 import argparse
+import contextlib
 import dataclasses
 import errno
+import io
 import logging
 import sys
 import threading
@@ -22,8 +24,8 @@ BAD_INPUT_STATUS = 2
 def parse(program: str, jobs: Mapping[str, type], arguments: Sequence[str]) -> tuple[str, Any]:
     """Job name and settings from `JOB --flag value ...`.
 
-    The defaults are the preset's, or with --resume those of the run in the folder. Exits with status 2 on an unknown or
-    ill-typed flag, naming the nearest valid one; with status 0 after --help.
+    The defaults are the preset's, or with --resume those of the run in the folder. Raises UserError on an unknown or
+    ill-typed flag, naming the nearest valid one. Exits with status 0 after --help.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: python {program} {{{','.join(jobs)}}} [--flag value ...]\n")
@@ -35,14 +37,38 @@ def parse(program: str, jobs: Mapping[str, type], arguments: Sequence[str]) -> t
     if job not in jobs:
         raise UserError(f"{job!r} is no job of {program}; use one of {', '.join(jobs)}.")
     default = _defaults(job, jobs[job], arguments[1:])
-    config = tyro.cli(
-        jobs[job],
-        prog=f"{program} {job}",
-        args=arguments[1:],
-        default=default,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            config = tyro.cli(
+                jobs[job],
+                prog=f"{program} {job}",
+                args=arguments[1:],
+                default=default,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as stop:
+        if stop.code != BAD_INPUT_STATUS:
+            raise
+        raise UserError(f"{_first_sentence(complaint.getvalue())} (python {program} {job} --help).") from None
     return job, config
+
+
+def _first_sentence(box: str) -> str:
+    """What tyro's complaint says, in one line: the first section below its title, and the flag it suggests, if any.
+
+    The frame and the rules between sections are drawn with box characters, or spaces and hyphens where the terminal has
+    no others.
+    """
+    sections: list[list[str]] = [[]]
+    for line in (line.strip(" │") for line in box.splitlines()[1:]):
+        if line.startswith(("──", "--")) and set(line) <= {"─", "-"}:
+            sections.append([])
+        elif line and not line.startswith("╰"):
+            sections[-1].append(line)
+    said, *others = [section for section in sections if section] or [[box.strip()]]
+    suggested = [section[1] for section in others if section[0] == "Perhaps you meant:" and len(section) > 1]
+    return "; perhaps you meant ".join([" ".join(said).rstrip("."), *suggested[:1]])
 
 
 def _defaults(job: str, kind: type, arguments: Sequence[str]) -> Any:

@@ -12,17 +12,21 @@ data=(--data "folder:$faces/celeba" "folder:$faces/lfw_grey" --split.protected 5
 recogniser=(--width 0.25 --embedding-size 256 --margin cosface --margin-scale 30 --margin-value 0.2 --batch 64
   --schedule cosine --warmup-steps 50 --steps-per-dispatch 1 --log-every 20 --checkpoint-every 250)
 gan=(--generator-width 16 --discriminator-width 16)
-stage=(--steps-per-dispatch 1 --log-every 10 --checkpoint-every 100)
+stage=(--steps-per-dispatch 1 --log-every 10)
 common=(--cache "$out/cache" --resume)
 
 "$python" train.py recognizer "${data[@]}" "${recogniser[@]}" "${common[@]}" --run "$out/surrogate" \
   --architecture ir18 --steps 1000
 "$python" train.py image --surrogate "$out/surrogate" "${gan[@]}" "${stage[@]}" "${common[@]}" --run "$out/image" \
-  --lambda-norm 2 --steps 200 --learning-rate 5e-4
-"$python" train.py person --generator "$out/image" "${stage[@]}" "${common[@]}" --run "$out/person" \
-  --lambda-norm 2 --steps 200 --learning-rate 2e-4 --warmup-epochs 2
-"$python" evaluate.py table --cloaks "$out/image" "$out/person" --cache "$out/cache" --out "$out/table" --targets \
+  --checkpoint-every 100 --lambda-norm 2 --steps 200 --learning-rate 5e-4
+for settings in "person 2e-4 200 100" "person-slow 5e-5 150 50"; do
+  read -r name rate steps every <<<"$settings"
+  "$python" train.py person --generator "$out/image" "${stage[@]}" "${common[@]}" --run "$out/$name" \
+    --checkpoint-every "$every" --lambda-norm 2 --steps "$steps" --learning-rate "$rate" --warmup-epochs 2
+done
+"$python" evaluate.py table --cloaks "$out/image" "$out/person" "$out/person-slow" --cache "$out/cache" --out "$out/table" --targets \
   "onnx:$models/mobilefacenet_casia/xiaoccer_casia.onnx,mean=127.5,std=128,name=MobileFaceNet (CASIA)" \
   "onnx:$models/mobilefacenet_y1/y1_insightface.onnx,mean=0,std=1,name=MobileFaceNet y1 (MS1M)" \
   "onnx:$models/mobileface_v2/mobileface_v2.onnx,mean=0,std=1,name=MobileFace V2" \
-  "onnx:$models/edgeface_xxs/edgeface_xxs.onnx,mean=127.5,std=127.5,name=EdgeFace-XXS"
+  "onnx:$models/edgeface_xxs/edgeface_xxs.onnx,mean=127.5,std=127.5,name=EdgeFace-XXS" \
+  "onnx:$models/mobilefacenet_imagenet_norm/mobilefacenet.onnx,mean=123.675/116.28/103.53,std=58.395/57.12/57.375,name=MobileFaceNet (ImageNet scale)"

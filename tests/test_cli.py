@@ -14,6 +14,7 @@ import pytest
 
 from advcloak_jax import cli
 from advcloak_jax.config import ImageConfig, PersonConfig, RecognizerConfig, SplitConfig, flag
+from advcloak_jax.errors import UserError
 from advcloak_jax.jobs import train
 from advcloak_jax.training.runs import JOBS, start_run
 
@@ -80,12 +81,16 @@ def test_help_alone_lists_the_jobs(capsys: Capture) -> None:
         (["image", "--preset"], "--preset"),
     ],
 )
-def test_an_unknown_flag_or_value_exits_with_2_and_names_the_nearest(
+def test_an_unknown_flag_or_value_is_told_in_one_sentence_that_names_the_nearest(
     arguments: list[str], named: str, capsys: Capture
 ) -> None:
-    assert status(lambda: cli.parse("train.py", JOBS, arguments)) == 2
-    captured = capsys.readouterr()
-    assert named in captured.err + captured.out
+    with pytest.raises(UserError) as told:
+        cli.parse("train.py", JOBS, arguments)
+    sentence = str(told.value)
+    assert named in sentence
+    assert sentence.endswith(f"(python train.py {arguments[0]} --help).")
+    assert "\n" not in sentence
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
