@@ -1,6 +1,20 @@
-"""Two simulated CPU devices for every test."""
+"""Two simulated CPU devices for every test, and quick compilation for those that ask for it."""
 
 import os
+from collections.abc import Iterator
 
+import pytest
+
+# Before anything starts JAX's backends.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+
+
+@pytest.fixture(scope="module")
+def compile_quickly() -> Iterator[None]:
+    """For modules whose time is mostly compilation, and whose results do not depend on how well it is done."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -1,7 +1,7 @@
 """Two devices under pmap and under shard_map train exactly as one device with the same global batch."""
 
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,16 +20,10 @@ from advcloak_jax.networks.generator import Generator
 from advcloak_jax.recognizers.iresnet import IResNet
 from advcloak_jax.training import parallel, state, steps
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 WAYS = ((1, "pmap"), (2, "pmap"), (2, "shard_map"))
 ROUNDING = 1e-5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly() -> Iterator[None]:
-    """Most of the time here is compilation; what is compared does not depend on how well it is done."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

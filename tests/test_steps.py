@@ -1,7 +1,7 @@
 """The three steps against their equations written out, and what must stay untouched or agree between them."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,14 +14,9 @@ import small_training as small
 from advcloak_jax import losses, subspace
 from advcloak_jax.training import state, steps
 
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
 RATE = 0.02
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly() -> Iterator[None]:
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ def main(arguments: Sequence[str]) -> None:
     if config.resume and (folder := Path(config.run)).exists() and (folder / "config.json").exists():
         earlier = runs.read_run(folder)
         if earlier.finished and earlier.job == job:
+            runs.require_free(job, config)
             print(f"{folder} is finished already.", file=sys.stderr)
             return
     if isinstance(config, ImageConfig):
