@@ -17,7 +17,8 @@ from advcloak_jax.recognizers.layers import DepthwiseConv
 from advcloak_jax.recognizers.mobilenet import MobileNet
 from advcloak_jax.recognizers.recognizer import Recognizer, embed, normalise
 from advcloak_jax.recognizers.senet import SENet
-from advcloak_jax.recognizers.torch_layers import iresnet_layers, mobilenet_layers
+from advcloak_jax.recognizers.torch_names.iresnet import iresnet_layers
+from advcloak_jax.recognizers.torch_names.mobilenet import mobilenet_layers
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = {"units": (1, 2, 1, 1), "width": 0.25, "embedding_size": 16, "dropout": 0.0}

@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from advcloak_jax.networks.layers import BatchNorm, Dtype
-from advcloak_jax.recognizers.layers import Head, PReLU, conv, scale_input, scaled_channels
+from advcloak_jax.recognizers.convention import Convention, prepare
+from advcloak_jax.recognizers.layers import Head, PReLU, conv, scaled_channels
 
 
 class SqueezeExcitation(nn.Module):
@@ -56,7 +57,7 @@ class IResNet(nn.Module):
     """Images to features. IR-50: units (3, 4, 14, 3), 43,574,976 parameters at 112 x 112.
 
     `units` per stage of 64, 128, 256, 512 channels, each times `width` (rounded to a multiple of 8); each stage halves
-    the map. `pixel_scale`: the input is (p - 127.5) * pixel_scale. `reduction` adds squeeze-excitation (see senet.py).
+    the map. `convention`: scale and order of the input. `reduction` adds squeeze-excitation (see senet.py).
     The dense layer fits one image size: that of the images given to `init`; any size works.
     """
 
@@ -64,7 +65,7 @@ class IResNet(nn.Module):
     width: float = 1.0
     embedding_size: int = 512
     dropout: float = 0.4
-    pixel_scale: float = 1 / 127.5
+    convention: Convention = Convention()
     reduction: int | None = None
     dtype: Dtype = jnp.float32
     axis_name: str | None = None
@@ -72,7 +73,7 @@ class IResNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Images [B, H, W, 3] in [0, 1] -> features [B, d] float32, not normalised."""
-        x = scale_input(images, self.pixel_scale, self.dtype)
+        x = prepare(images, self.convention, self.dtype)
         x = conv(scaled_channels(64, self.width), 3, dtype=self.dtype, name="stem_conv")(x)
         x = BatchNorm(axis_name=self.axis_name, name="stem_norm")(x, train=train)
         x = PReLU(name="stem_act")(x)

@@ -1,15 +1,10 @@
-"""What the recognisers share: input scale, channel counts, PReLU, depthwise convolution, the embedding head."""
+"""What the recognisers share: channel counts, PReLU, depthwise convolution, the embedding head."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from advcloak_jax.networks.layers import KAIMING_NORMAL, BatchNorm, Dtype, flax_convolution
-
-
-def scale_input(images: jax.Array, pixel_scale: float, dtype: Dtype = jnp.float32) -> jax.Array:
-    """[0, 1] to (p - 127.5) * pixel_scale, p in 0..255. Any shape."""
-    return ((images.astype(jnp.float32) * 255.0 - 127.5) * pixel_scale).astype(dtype)
 
 
 def scaled_channels(channels: int, width: float) -> int:

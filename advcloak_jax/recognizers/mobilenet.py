@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from advcloak_jax.networks.layers import BatchNorm, Dtype
-from advcloak_jax.recognizers.layers import DepthwiseConv, Head, PReLU, conv, scale_input, scaled_channels
+from advcloak_jax.recognizers.convention import Convention, prepare
+from advcloak_jax.recognizers.layers import DepthwiseConv, Head, PReLU, conv, scaled_channels
 
 # Channels and stride of the depthwise-separable blocks.
 BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
@@ -40,7 +41,7 @@ class MobileNet(nn.Module):
     width: float = 1.0
     embedding_size: int = 512
     dropout: float = 0.4
-    pixel_scale: float = 1 / 127.5
+    convention: Convention = Convention()
     depthwise: str = "shifted"
     dtype: Dtype = jnp.float32
     axis_name: str | None = None
@@ -48,7 +49,7 @@ class MobileNet(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Images [B, H, W, 3] in [0, 1] -> features [B, d] float32, not normalised."""
-        x = scale_input(images, self.pixel_scale, self.dtype)
+        x = prepare(images, self.convention, self.dtype)
         x = conv(scaled_channels(32, self.width), 3, dtype=self.dtype, name="stem_conv")(x)
         x = BatchNorm(axis_name=self.axis_name, name="stem_norm")(x, train=train)
         x = PReLU(name="stem_act")(x)

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from advcloak_jax.errors import UserError
+from advcloak_jax.recognizers.convention import Convention
 from advcloak_jax.recognizers.iresnet import IResNet
 from advcloak_jax.recognizers.mobilenet import MobileNet
 from advcloak_jax.recognizers.senet import SENet
@@ -17,7 +18,7 @@ class Architecture(NamedTuple):
     """One entry of the zoo, at its published size.
 
     units: residual units per stage (empty where fixed); parameters: at width 1, embedding size 512 and `image_size`,
-    without the class weights; the input is (p - 127.5) * pixel_scale, RGB; source: who published this layout.
+    without the class weights; convention: what its published weights read; source: who published this layout.
     """
 
     builder: Callable[..., nn.Module]
@@ -26,7 +27,7 @@ class Architecture(NamedTuple):
     source: str
     embedding_size: int = 512
     image_size: int = 112
-    pixel_scale: float = 1 / 127.5
+    convention: Convention = Convention()
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -59,13 +60,13 @@ def build(
     width: float = 1.0,
     embedding_size: int | None = None,
     dropout: float = 0.4,
-    pixel_scale: float | None = None,
+    convention: Convention | None = None,
     dtype: Any = jnp.float32,
     axis_name: str | None = None,
 ) -> nn.Module:
     """The module called `name`: images [B, H, W, 3] in [0, 1] -> features [B, d], see `IResNet`.
 
-    width multiplies the channels; embedding_size and pixel_scale default to the entry's; dtype is the compute dtype;
+    width multiplies the channels; embedding_size and convention default to the entry's; dtype is the compute dtype;
     axis_name the device axis over which BatchNorm pools its batch. Raises UserError for an unknown name.
     """
     entry = architecture(name)
@@ -73,7 +74,7 @@ def build(
         "width": width,
         "embedding_size": entry.embedding_size if embedding_size is None else embedding_size,
         "dropout": dropout,
-        "pixel_scale": entry.pixel_scale if pixel_scale is None else pixel_scale,
+        "convention": entry.convention if convention is None else convention,
         "dtype": dtype,
         "axis_name": axis_name,
     }

@@ -1,14 +1,13 @@
-"""Where the recognisers' layers are in PyTorch state dicts, for `advcloak_jax.networks.torch_weights.load`."""
+"""face.evoLVe's names of IR and IR-SE networks: input_layer, body, output_layer."""
 
 from collections.abc import Sequence
 
 from advcloak_jax.networks.torch_weights import TorchLayer
-from advcloak_jax.recognizers.mobilenet import BLOCKS
 
 
 def iresnet_layers(units: Sequence[int] = (3, 4, 14, 3)) -> dict[str, TorchLayer]:
     """Layers of `IResNet` and `SENet` by face.evoLVe's names (input_layer, body, output_layer)."""
-    layers = _head("output_layer")
+    layers = head_layers("output_layer")
     for i, stem in enumerate(("stem_conv", "stem_norm", "stem_act")):
         layers[stem] = TorchLayer(f"input_layer.{i}")
     for unit in range(sum(units)):
@@ -21,19 +20,7 @@ def iresnet_layers(units: Sequence[int] = (3, 4, 14, 3)) -> dict[str, TorchLayer
     return layers
 
 
-def mobilenet_layers() -> dict[str, TorchLayer]:
-    """Layers of `MobileNet` in a PyTorch twin of three sequences: input_layer, body, output_layer."""
-    layers = _head("output_layer")
-    for i, stem in enumerate(("stem_conv", "stem_norm", "stem_act")):
-        layers[stem] = TorchLayer(f"input_layer.{i}")
-    parts = ("depthwise", "depthwise_norm", "depthwise_act", "pointwise", "pointwise_norm", "pointwise_act")
-    for block in range(len(BLOCKS)):
-        for i, part in enumerate(parts):
-            layers[f"block_{block}/{part}"] = TorchLayer(f"body.{block}.{i}")
-    return layers
-
-
-def _head(name: str) -> dict[str, TorchLayer]:
+def head_layers(name: str) -> dict[str, TorchLayer]:
     """The sequence BatchNorm, dropout, flatten, linear, BatchNorm."""
     return {
         "head/norm_map": TorchLayer(f"{name}.0"),

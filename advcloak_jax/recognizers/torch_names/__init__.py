@@ -1,0 +1,1 @@
+"""How published PyTorch recognisers name their tensors, one file a family."""
