@@ -1,4 +1,4 @@
-"""Measure protection and recognisers: python evaluate.py table|verify --help"""
+"""Measure protection and recognisers: python evaluate.py table|verify|targets --help"""
 
 from advcloak_jax import cli
 from advcloak_jax.jobs import evaluate

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import tyro
 
@@ -19,6 +19,7 @@ from advcloak_jax.errors import UserError
 from advcloak_jax.training import runs
 
 BAD_INPUT_STATUS = 2
+T = TypeVar("T")
 
 
 def parse(program: str, jobs: Mapping[str, type], arguments: Sequence[str]) -> tuple[str, Any]:
@@ -36,22 +37,25 @@ def parse(program: str, jobs: Mapping[str, type], arguments: Sequence[str]) -> t
     job = arguments[0]
     if job not in jobs:
         raise UserError(f"{job!r} is no job of {program}; use one of {', '.join(jobs)}.")
-    default = _defaults(job, jobs[job], arguments[1:])
+    return job, _parsed(f"{program} {job}", jobs[job], arguments[1:], _defaults(job, jobs[job], arguments[1:]))
+
+
+def parse_one(program: str, kind: type[T], arguments: Sequence[str]) -> T:
+    """Settings from `FILE --flag value ...` of a program that does one job. Raises UserError as `parse` does."""
+    return _parsed(program, kind, arguments or ["--help"], None)
+
+
+def _parsed(program: str, kind: type[T], arguments: Sequence[str], default: T | None) -> T:
     complaint = io.StringIO()
+    options: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(complaint):
-            config = tyro.cli(
-                jobs[job],
-                prog=f"{program} {job}",
-                args=arguments[1:],
-                default=default,
-                config=(tyro.conf.FlagCreatePairsOff,),
-            )
+            return tyro.cli(kind, prog=program, args=arguments, config=(tyro.conf.FlagCreatePairsOff,), **options)
     except SystemExit as stop:
         if stop.code != BAD_INPUT_STATUS:
             raise
-        raise UserError(f"{_first_sentence(complaint.getvalue())} (python {program} {job} --help).") from None
-    return job, config
+        command = program if program.startswith("python ") else f"python {program}"
+        raise UserError(f"{_first_sentence(complaint.getvalue())} ({command} --help).") from None
 
 
 def _first_sentence(box: str) -> str:

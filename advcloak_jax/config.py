@@ -4,6 +4,8 @@ import dataclasses
 import math
 from typing import Literal
 
+import tyro
+
 from advcloak_jax.errors import UserError
 
 BadImage = Literal["refuse", "skip"]
@@ -49,7 +51,7 @@ class SplitConfig:
     validation: int = 100
     """Persons that periodic validation uses during training."""
     surrogate: int = 5000
-    """Persons that surrogate recognisers train on."""
+    """Persons that surrogate recognisers train on; 0 when all of them are imported."""
     target: int = 0
     """Persons that black-box recognisers train on; 0: the surrogate's people, as in the paper."""
     min_images: int = 2
@@ -62,10 +64,11 @@ class SplitConfig:
     """Only identities whose name matches this pattern can be dealt to the surrogate and target parts."""
 
     def __post_init__(self) -> None:
-        for name in ("protected", "n_inference", "n_test", "generator", "generator_images", "validation", "surrogate"):
+        for name in ("protected", "n_inference", "n_test", "generator", "generator_images", "validation"):
             _require(getattr(self, name) >= 1, f"--split.{flag(name)[2:]} must be at least 1.")
         _require(self.n_test >= 2, "--split.n-test must be at least 2: a probe needs another image as its mate.")
-        _require(self.target >= 0, "--split.target must be 0 or more.")
+        for name in ("surrogate", "target"):
+            _require(getattr(self, name) >= 0, f"--split.{name} must be 0 or more.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -317,3 +320,48 @@ class VerifyConfig:
         _require_seed(self.seed)
         _require(self.same >= 1, "--same must be at least 1.")
         _require(self.different >= 1, "--different must be at least 1.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    """Turn published weights into a run folder that serves as surrogate or target. Nothing in a file is executed."""
+
+    file: tyro.conf.Positional[str]
+    """PyTorch .pth, .pt or .ckpt, .safetensors, or MXNet NAME-symbol.json with NAME-0000.params beside it."""
+    architecture: str = "auto"
+    """Name of the zoo whose weights these are; auto: told by the names and shapes of the tensors."""
+    run: str = ""
+    """Folder to make. Default: runs/ and the file's name."""
+    name: str = ""
+    """What tables call it. Default: the run folder's name."""
+    key: str = ""
+    """Where in the file the tensors are, when it holds several sets of them."""
+    output: str = ""
+    """MXNet: the node that gives the embedding, when the graph has other outputs."""
+    mean: tuple[float, ...] = ()
+    """Grey levels subtracted from the pixels 0..255: one number or three. Default: the architecture's usual ones."""
+    std: tuple[float, ...] = ()
+    """Grey levels that the difference is divided by: one number or three."""
+    channels: Literal["rgb", "bgr"] = "rgb"
+    """Order of the channels that the network was trained with."""
+    origin: str = ""
+    """Where the weights come from and under which licence; kept with them and shown by `evaluate.py targets`."""
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            _require(len(values) in (0, 1, 3), f"--{name} takes one number or three.")
+            _require(all(map(math.isfinite, values)), f"--{name} must be finite numbers.")
+        _require(0.0 not in self.std, "--std must not be 0.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TargetsConfig:
+    """List recognisers and check that each one works."""
+
+    targets: tuple[str, ...] = ("runs",)
+    """Recognisers as in `table`, or folders to look through for runs and ONNX files."""
+    out: str = ""
+    """Folder for targets.json and targets.csv. Default: only print."""
+    cache: str = "runs/cache"
+    """Folder for compiled programs."""

@@ -13,7 +13,9 @@ from PIL import Image
 
 from advcloak_jax.errors import UserError
 from advcloak_jax.evaluation import verification
-from advcloak_jax.evaluation.targets import FlaxTarget, OnnxTarget, parse_onnx
+from advcloak_jax.evaluation.onnx_spec import parse_onnx
+from advcloak_jax.evaluation.onnx_target import OnnxTarget
+from advcloak_jax.evaluation.targets import FlaxTarget
 
 onnx = pytest.importorskip("onnx", reason="the onnx package makes the test's graphs")
 SHARED = Path(__file__).parents[1].parent / "shared"
@@ -73,6 +75,19 @@ def test_channels_last_open_size_and_flip(tmp_path: Path) -> None:
     np.testing.assert_allclose(result, rows(images.astype(float) + images[:, :, ::-1]), atol=1e-7)
 
 
+def test_open_size_and_layout_are_given(tmp_path: Path) -> None:
+    images = faces(2)
+    open_sides = graph(tmp_path / "open.onnx", ["n", "c", "h", "w"])
+    network = target(f"onnx:{open_sides},mean=0,std=1,layout=nchw,size=112x96")
+    np.testing.assert_array_equal(network.preprocess(images), images[:, :, 8:104].transpose(0, 3, 1, 2))
+    last = target(f"onnx:{open_sides},mean=0,std=1,layout=nhwc")
+    np.testing.assert_array_equal(last.preprocess(images), images)
+    with pytest.raises(UserError, match="takes 112x96 faces; drop size="):
+        target(f"onnx:{graph(tmp_path / 'net.onnx', ['n', 3, 112, 96])},size=112x112")
+    with pytest.raises(UserError, match="batch of float RGB images"):
+        target(f"onnx:{open_sides}")
+
+
 def test_other_sizes_are_resized_from_the_centred_window(tmp_path: Path) -> None:
     network = target(f"onnx:{graph(tmp_path / 'net.onnx', ['n', 3, 112, 96])},mean=0,std=1")
     images = faces(2, 56)
@@ -93,7 +108,9 @@ def test_options_come_from_the_file_beside_and_the_spec_wins(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (",size=3", r"Unknown option 'size'.*mean, std, channels, flip, name"),
+        (",scale=3", r"Unknown option 'scale'.*mean, std, channels, flip, size, layout, name"),
+        (",size=112", r"size=112 should read HxW"),
+        (",layout=chw", r"layout=chw should be nchw or nhwc"),
         (",mean", "KEY=VALUE"),
         (",mean=1/2", "one number or three"),
         (",std=nan", "one number or three"),

@@ -112,7 +112,7 @@ def _gan(config: ImageConfig, batch: int) -> steps.Gan:
 
 
 def _surrogate(config: ImageConfig) -> Recognizer:
-    return inputs.load_recognizer(inputs.read_run_of("recognizer", config.surrogate, "--surrogate"), dtype=config.dtype)
+    return inputs.load_recognizer(config.surrogate, "--surrogate", dtype=config.dtype).recognizer
 
 
 def build_image(config: ImageConfig, faces: FaceSet, split: Split) -> Job:

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 from advcloak_jax import cli
-from advcloak_jax.config import TableConfig, VerifyConfig
+from advcloak_jax.config import TableConfig, TargetsConfig, VerifyConfig
+from advcloak_jax.jobs.list_targets import run_targets
 from advcloak_jax.jobs.table import run_table
 from advcloak_jax.jobs.train import use_compilation_cache
 from advcloak_jax.jobs.verify import run_verify
 
-JOBS: dict[str, type] = {"table": TableConfig, "verify": VerifyConfig}
+JOBS: dict[str, type] = {"table": TableConfig, "verify": VerifyConfig, "targets": TargetsConfig}
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -17,5 +18,7 @@ def main(arguments: Sequence[str]) -> None:
     use_compilation_cache(config.cache)
     if isinstance(config, TableConfig):
         run_table(config)
-    else:
+    elif isinstance(config, VerifyConfig):
         run_verify(config)
+    else:
+        run_targets(config)

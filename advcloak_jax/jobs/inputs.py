@@ -13,11 +13,14 @@ from advcloak_jax.data import sources
 from advcloak_jax.data.faceset import FaceSet
 from advcloak_jax.data.splits import Split, make_split
 from advcloak_jax.errors import UserError
+from advcloak_jax.jobs.imported import is_imported
+from advcloak_jax.jobs.imported import load as load_imported
 from advcloak_jax.networks.discriminator import Discriminator
 from advcloak_jax.networks.generator import Generator
 from advcloak_jax.progress import Progress
 from advcloak_jax.recognizers import zoo
 from advcloak_jax.recognizers.recognizer import Recognizer
+from advcloak_jax.settings import read_json
 from advcloak_jax.training.checkpoint import read_checkpoint, require_shapes
 from advcloak_jax.training.runs import Run, read_run
 
@@ -40,12 +43,17 @@ def resolve(config: Config) -> Config:
             generator_width=earlier.generator_width,
             discriminator_width=earlier.discriminator_width,
         )
-        surrogate = read_run_of("recognizer", config.surrogate, "--surrogate").config
-        if surrogate.image_size != earlier.image_size:
-            raise UserError(
-                f"--surrogate {config.surrogate} takes {surrogate.image_size}-pixel faces, stage I was trained on "
-                f"{earlier.image_size}; name another one."
-            )
+        if not is_imported(Path(config.surrogate)):
+            surrogate = read_run_of("recognizer", config.surrogate, "--surrogate").config
+            if surrogate.image_size != earlier.image_size:
+                raise UserError(
+                    f"--surrogate {config.surrogate} takes {surrogate.image_size}-pixel faces, stage I was trained on "
+                    f"{earlier.image_size}; name another one."
+                )
+    elif is_imported(Path(config.surrogate)):
+        if not config.data:
+            raise UserError(f"--data is needed: {config.surrogate} is imported and brings no faces.")
+        return config
     else:
         earlier = read_run_of("recognizer", config.surrogate, "--surrogate").config
     config = dataclasses.replace(config, image_size=earlier.image_size)
@@ -108,15 +116,44 @@ def load_split(config: TrainConfig) -> tuple[FaceSet, Split]:
     return faces, make_split(faces, config.split)
 
 
-def load_recognizer(run: Run, *, dtype: str = "float32") -> Recognizer:
-    """The best checkpoint of a recogniser's run. Raises UserError when it does not fit the run's settings."""
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A recogniser and its folder, the face size it takes (None: any) and the persons it is known to have trained on.
+
+    run: how it was trained; None for an imported one, of which only the weights are known.
+    """
+
+    recognizer: Recognizer
+    label: str
+    folder: Path
+    image_size: int | None
+    trained_on: frozenset[str]
+    run: Run | None
+
+
+def load_recognizer(folder: str, name: str, *, dtype: str = "float32") -> Loaded:
+    """The imported recogniser in a folder, or the best checkpoint of `train.py recognizer`. `name` is the flag.
+
+    Raises UserError when the folder holds neither, or its checkpoint does not fit its settings.
+    """
+    if is_imported(Path(folder)):
+        recognizer, network = load_imported(Path(folder), dtype=dtype)
+        return Loaded(recognizer, f"{network.name} ({network.architecture})", Path(folder), None, frozenset(), None)
+    run = read_run_of("recognizer", folder, name)
     config = run.config
     assert isinstance(config, RecognizerConfig)
     step, state = read_checkpoint(run.checkpoints, best=True)
     module = build_recognizer(config, dtype=dtype, axis_name=None)
     variables = {"params": state["params"]["backbone"], "batch_stats": state["batch_stats"]}
     require_shapes(variables, _shapes(module, config.image_size), run.checkpoints / str(step))
-    return Recognizer(module, variables)
+    return Loaded(
+        Recognizer(module, variables),
+        f"{run.folder.name} ({config.architecture})",
+        run.folder,
+        config.image_size,
+        frozenset(read_json(run.folder / "split.json")[config.part]),
+        run,
+    )
 
 
 def build_recognizer(config: RecognizerConfig, *, dtype: str, axis_name: str | None) -> Any:

@@ -25,6 +25,7 @@ from advcloak_jax.files import replacing, write_json, write_text
 from advcloak_jax.jobs import inputs
 from advcloak_jax.jobs import table_report as pages
 from advcloak_jax.jobs.cloak import build_generator
+from advcloak_jax.jobs.imported import is_imported
 from advcloak_jax.jobs.targets import embed, load_target, load_targets, require_unseen
 from advcloak_jax.progress import Progress
 from advcloak_jax.training import runs
@@ -91,7 +92,7 @@ def run_table(config: TableConfig) -> None:
     result = pages.Result(
         config=config,
         cloak_runs=cloak_runs,
-        target_folders=[one.folder for one in (*surrogates, *targets) if one.folder is not None],
+        target_folders=[one.folder for one in (*surrogates, *targets) if one.folder and not is_imported(one.folder)],
         rows=rows,
         differences=differences,
         summaries=summaries,

@@ -1,16 +1,17 @@
-"""Targets by what the user writes: a run folder or onnx:FILE."""
+"""Targets by what the user writes: a run folder, onnx:FILE or python:MODULE:FUNCTION."""
 
 import dataclasses
 from pathlib import Path
 
 import numpy as np
 
-from advcloak_jax.config import RecognizerConfig
 from advcloak_jax.errors import UserError
-from advcloak_jax.evaluation.targets import FlaxTarget, OnnxTarget, Target, parse_onnx
-from advcloak_jax.jobs.inputs import load_recognizer, read_run_of
+from advcloak_jax.evaluation.callable_target import load_callable
+from advcloak_jax.evaluation.onnx_spec import parse_onnx
+from advcloak_jax.evaluation.onnx_target import OnnxTarget
+from advcloak_jax.evaluation.targets import FlaxTarget, Target
+from advcloak_jax.jobs.inputs import load_recognizer
 from advcloak_jax.progress import Progress
-from advcloak_jax.settings import read_json
 
 EMBEDDED_AT_A_TIME = 256
 
@@ -26,18 +27,14 @@ class LoadedTarget:
 
 
 def load_target(spec: str, name: str = "--targets") -> LoadedTarget:
-    """The recogniser that `spec` names. Raises UserError when it is neither a run folder nor a usable ONNX file."""
+    """The recogniser that `spec` names: a run folder, onnx:FILE or python:MODULE:FUNCTION. Raises UserError if none."""
     if spec.startswith("onnx:"):
         return LoadedTarget(OnnxTarget(parse_onnx(spec)), None, None, frozenset())
-    run = read_run_of("recognizer", spec, name)
-    config = run.config
-    assert isinstance(config, RecognizerConfig)
-    recognizer = load_recognizer(run)
-    label = f"{run.folder.name} ({config.architecture})"
-    trained_on = frozenset(read_json(run.folder / "split.json")[config.part])
-    return LoadedTarget(
-        FlaxTarget(label, recognizer.module, recognizer.variables), run.folder, config.image_size, trained_on
-    )
+    if spec.startswith("python:"):
+        return LoadedTarget(load_callable(spec), None, None, frozenset())
+    loaded = load_recognizer(spec, name)
+    target = FlaxTarget(loaded.label, loaded.recognizer.module, loaded.recognizer.variables)
+    return LoadedTarget(target, loaded.folder, loaded.image_size, loaded.trained_on)
 
 
 def load_targets(specs: tuple[str, ...], image_size: int) -> list[LoadedTarget]:

@@ -36,6 +36,16 @@ def prepare(images: jax.Array, convention: Convention, dtype: jnp.dtype | type =
     return ((x * 255.0 - jnp.asarray(convention.mean)) / jnp.asarray(convention.std)).astype(dtype)
 
 
+def describe(convention: Convention) -> str:
+    """One line about what a network reads."""
+
+    def numbers(values: Three) -> str:
+        return f"{values[0]:g}" if len(set(values)) == 1 else "/".join(f"{value:g}" for value in values)
+
+    size = "any size" if convention.size is None else "{}x{}".format(*convention.size)
+    return f"{size} {convention.channels.upper()}, (p - {numbers(convention.mean)}) / {numbers(convention.std)}"
+
+
 def _fit(images: jax.Array, height: int, width: int) -> jax.Array:
     """The largest centred window of aspect height : width, resized to it."""
     scale = min(images.shape[1] / height, images.shape[2] / width)
