@@ -11,7 +11,7 @@ import pytest
 from golden.fill import uniform
 from mxnet_files import SIZE, SymbolWriter, answer, arrays_for, faces
 
-from advcloak_jax.recognizers.mxnet.depthwise import depthwise
+from advcloak_jax.recognizers.depthwise import depthwise
 from advcloak_jax.recognizers.mxnet.symbol import parse_symbol
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from advcloak_jax.networks.layers import KAIMING_NORMAL, BatchNorm, Dtype, flax_convolution
+from advcloak_jax.recognizers.depthwise import depthwise
 
 
 def scaled_channels(channels: int, width: float) -> int:
@@ -66,19 +67,8 @@ class DepthwiseConv(nn.Module):
                 feature_group_count=channels,
             )
         if self.method == "shifted":
-            return _shifted(x, kernel[:, :, 0], self.stride)
+            return depthwise(x, kernel[:, :, 0], (self.stride,) * 2, (1, 1))
         raise ValueError(f"depthwise method '{self.method}': choose 'grouped' or 'shifted'.")
-
-
-def _shifted(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Depthwise convolution [B, H, W, C] with [3, 3, C] as a sum of nine shifted products."""
-    height, width = x.shape[1:3]
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    taps = [(i, j) for i in range(3) for j in range(3)]
-    return sum(
-        (padded[:, i : i + height : stride, j : j + width : stride] * kernel[i, j] for i, j in taps),
-        start=jnp.zeros((), x.dtype),
-    )
 
 
 class Head(nn.Module):

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from advcloak_jax.networks.layers import KAIMING_NORMAL, Dtype, convolution
+from advcloak_jax.recognizers.depthwise import Pair, depthwise
 from advcloak_jax.recognizers.mxnet.attributes import Attributes
-from advcloak_jax.recognizers.mxnet.depthwise import Pair, depthwise
 from advcloak_jax.recognizers.mxnet.values import CHANNELS_LAST, DENSE_KERNEL, KERNEL, Parameter, Value
 
 # Depthwise kernels of more taps are grouped convolutions.

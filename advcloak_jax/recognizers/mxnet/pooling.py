@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from advcloak_jax.networks.layers import Dtype
+from advcloak_jax.recognizers.depthwise import Pair
 from advcloak_jax.recognizers.mxnet.attributes import Attributes
-from advcloak_jax.recognizers.mxnet.depthwise import Pair
 from advcloak_jax.recognizers.mxnet.layers import pair
 from advcloak_jax.recognizers.mxnet.values import CHANNELS_LAST, Value
 

@@ -150,9 +150,9 @@ def _output(nodes: list[Node], heads: list[tuple[int, int]], wanted: str | None,
             return heads[0]
         if _EMBEDDING in by_name:
             return by_name[_EMBEDDING], 0
-    candidates = [name for name, number in by_name.items() if nodes[number].op in _CANDIDATES][-6:]
+    candidates = [name for name, number in by_name.items() if nodes[number].op in _CANDIDATES] or list(by_name)
     problem = "does not tell its embedding" if wanted is None else f"has no layer '{wanted}'"
-    raise UserError(f"{where} {problem}: name the layer that gives it, such as {', '.join(candidates) or 'its last'}.")
+    raise UserError(f"{where} {problem}: name the layer that gives it, such as {', '.join(candidates[-6:]) or 'none'}.")
 
 
 def _needed(nodes: list[Node], output: tuple[int, int]) -> Symbol:
