@@ -18,9 +18,9 @@ common=(--cache "$out/cache" --resume)
 "$python" train.py recognizer "${data[@]}" "${recogniser[@]}" "${common[@]}" --run "$out/surrogate" \
   --architecture ir18 --steps 1000
 "$python" train.py image --surrogate "$out/surrogate" "${gan[@]}" "${stage[@]}" "${common[@]}" --run "$out/image" \
-  --checkpoint-every 100 --lambda-norm 2 --steps 200 --learning-rate 5e-4
+  --checkpoint-every 50 --lambda-adversarial 40 --lambda-norm 8 --steps 200 --learning-rate 5e-4
 "$python" train.py person --generator "$out/image" "${stage[@]}" "${common[@]}" --run "$out/person" \
-  --checkpoint-every 50 --lambda-norm 2 --steps 600 --learning-rate 5e-5 --warmup-epochs 2
+  --checkpoint-every 50 --lambda-adversarial 60 --lambda-norm 8 --steps 300 --learning-rate 5e-5 --warmup-epochs 2
 "$python" train.py recognizer "${data[@]}" "${recogniser[@]}" "${common[@]}" --run "$out/target" \
   --architecture senet18 --steps 1000
 "$python" evaluate.py table --cloaks "$out/image" "$out/person" --cache "$out/cache" --out "$out/table" --targets "$out/target" \
