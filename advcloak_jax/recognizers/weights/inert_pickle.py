@@ -14,7 +14,8 @@ from advcloak_jax.recognizers.weights.tensors import Storage, checked_storage, c
 
 MOST_OPERATIONS = 5_000_000
 
-CONTAINERS = {"collections.OrderedDict", "collections.defaultdict", "builtins.set", "builtins.list"}
+DICTS = {"collections.OrderedDict", "collections.defaultdict"}
+CONTAINERS = DICTS | {"builtins.set", "builtins.list", "torch.Size"}
 REBUILDERS = {
     "torch._utils._rebuild_tensor",
     "torch._utils._rebuild_tensor_v2",
@@ -35,7 +36,6 @@ RECORDED_CALLS = {
     "pathlib.PosixPath",
     "pathlib.PurePosixPath",
     "pathlib.WindowsPath",
-    "torch.Size",
     "torch.device",
     "torch.jit._pickle.build_boollist",
     "torch.jit._pickle.build_doublelist",
@@ -49,6 +49,7 @@ STANDARD_NAMES = {
     *(f"builtins.{name}" for name in ("bool", "bytes", "dict", "float", "frozenset", "int", "str", "tuple")),
 }
 """Further names of the standard library that a file may mention, but not call."""
+KNOWN = CONTAINERS | RECORDED_CALLS | STANDARD_NAMES
 OLD_MODULES = {"__builtin__", "copy_reg", "commands", "cPickle"}
 
 ARGUMENTS = {
@@ -101,7 +102,7 @@ def load(stream: BinaryIO, source: str) -> tuple[Any, dict[str, Storage]]:
             raise ValueError("a stack that is not used up")
     # What a malformed program gives: words that make no sense, an empty stack, an unknown memo, a wrong operand.
     except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{source} is damaged: its pickle has {shown(error)}. Download it again.") from error
+        raise UserError(f"{source} is damaged or of an unknown form ({shown(error)}); download it again.") from error
     return machine.stack[0], machine.storages
 
 
@@ -192,7 +193,7 @@ class _Machine:
             case "NEWOBJ":
                 _need(stack.pop(), tuple)
                 kind = _need(stack.pop(), Name)
-                stack.append({} if str(kind) in CONTAINERS else Instance(kind))
+                stack.append({} if str(kind) in DICTS else Instance(kind))
             case "BUILD":
                 _build(stack.pop(), stack[-1])
             case "BINPERSID":
@@ -218,9 +219,8 @@ class _Machine:
         """A name, refused when it is of Python's standard library, where no network's class can be."""
         # Python 2's name of the module.
         found = Name("builtins" if module == "__builtin__" else module, name)
-        known = CONTAINERS | RECORDED_CALLS | STANDARD_NAMES
         package = module.partition(".")[0]
-        if str(found) not in known and (package in sys.stdlib_module_names or package in OLD_MODULES):
+        if str(found) not in KNOWN and (package in sys.stdlib_module_names or package in OLD_MODULES):
             self.refuse(found)
         return found
 
@@ -233,14 +233,17 @@ class _Machine:
             if "_parameter" in name:
                 return arguments[0]
             dtype = _need(arguments[6], Name).name if name.endswith("_v3") else ""
-            return checked_tensor(*arguments[:4], dtype=dtype)
+            storage, offset, size, stride, *_ = arguments
+            return checked_tensor(storage, offset, size, stride, dtype)
         if name in CONTAINERS:
             if name == "collections.defaultdict":  # its argument is the default
                 return {}
-            values = arguments[0] if arguments else []
+            if name == "torch.Size":
+                return _need(arguments[0], tuple)
+            values = _need(arguments[0], list) if arguments else []
             if name == "collections.OrderedDict":
-                return _pairs([part for pair in _need(values, list) for part in _pair(pair)])
-            return {_key(value) for value in _need(values, list)} if name == "builtins.set" else _need(values, list)
+                return _pairs([part for pair in values for part in _pair(pair)])
+            return {_key(value) for value in values} if name == "builtins.set" else values
         if name in RECORDED_CALLS:
             return Instance(function)
         self.refuse(function)
@@ -254,9 +257,7 @@ class _Machine:
         if tag != "storage" or _need(kind, Name).module.partition(".")[0] != "torch":
             raise ValueError("a reference to something that is no storage")
         storage = checked_storage(kind.name, key, total, view[0] if view else None)
-        known = self.storages.setdefault(storage.key, storage)
-        if (known.kind, known.total) != (storage.kind, storage.total):
-            raise ValueError("a storage of two kinds")
+        self.storages.setdefault(storage.key, storage)
         return storage
 
 

@@ -26,6 +26,11 @@ ELEMENTS: dict[str, np.dtype] = {
     "UntypedStorage": np.dtype("u1"),
 }
 """Element type by PyTorch's name of the storage. Booleans are bytes: a damaged one need not be 0 or 1."""
+NEW_ELEMENTS: dict[str, np.dtype] = {
+    name: np.dtype(getattr(ml_dtypes, name, name))
+    for name in ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2")
+}
+"""Element type by PyTorch's name of it, for the types that have no storage of their own."""
 
 MOST_ELEMENTS = 2**40
 MOST_DIMENSIONS = 32
@@ -81,12 +86,9 @@ def checked_tensor(storage: object, offset: object, size: object, stride: object
     if len(size) != len(stride) or len(size) > MOST_DIMENSIONS:
         raise ValueError("a tensor whose strides do not belong to its size")
     sizes, strides, first = tuple(map(_count, size)), tuple(map(_count, stride)), _count(offset)
-    element = ELEMENTS[storage.kind]
-    if dtype:
-        try:
-            element = np.dtype(dtype)
-        except TypeError as error:
-            raise ValueError("a tensor of an unknown type") from error
+    if dtype and dtype not in NEW_ELEMENTS:
+        raise ValueError("a tensor of an unknown type")
+    element = NEW_ELEMENTS[dtype] if dtype else ELEMENTS[storage.kind]
     count = storage.count * ELEMENTS[storage.kind].itemsize // element.itemsize
     elements = math.prod(sizes)
     # A view may repeat elements (stride 0), but a tensor that is larger than its storage is no weight.
@@ -136,14 +138,14 @@ def _view(tensor: Tensor, data: bytes | memoryview) -> np.ndarray:
     storage, element = tensor.storage, _element(tensor)
     width = ELEMENTS[storage.kind].itemsize
     part = memoryview(data)[storage.start * width : (storage.start + storage.count) * width]
-    elements = np.frombuffer(part, element, count=len(part) // element.itemsize)[tensor.offset :]
-    return np.lib.stride_tricks.as_strided(elements, tensor.size, [step * element.itemsize for step in tensor.stride])
+    strides = [step * element.itemsize for step in tensor.stride]
+    return np.ndarray(tensor.size, element, part, tensor.offset * element.itemsize, strides)
 
 
 def plain(array: np.ndarray, name: str, source: str) -> np.ndarray:
     """Floats of any width as float32 (too large ones become infinite), integers as they are."""
     if array.dtype.name in FLOATS:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             return np.ascontiguousarray(array.astype(np.float32, copy=False)).reshape(array.shape)
     if array.dtype.kind in "iub":
         return array
