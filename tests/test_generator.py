@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden.fill import State, images, uniform
+from state_dicts import shapes_of
 
 from advcloak_jax.errors import UserError
 from advcloak_jax.networks.generator import Generator
@@ -37,10 +38,6 @@ class Twin(State):
             shapes[f"decoder.{3 * i + 1}.weight"] = shapes[f"decoder.{3 * i + 1}.bias"] = (outputs, side, side)
         shapes["decoder.6.weight"] = (a, 3, 7, 7)
         super().__init__(shapes)
-
-
-def shapes_of(module: nn.Module, size: int) -> dict:
-    return jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, size, size, 3)), train=False))
 
 
 def test_equals_the_pytorch_twin_at_full_size() -> None:

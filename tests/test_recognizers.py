@@ -7,44 +7,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden.fill import State, images, uniform
+from golden.fill import images, uniform
+from state_dicts import filled, shapes_of
 
 from advcloak_jax.errors import UserError
-from advcloak_jax.networks.torch_weights import TENSOR_OF_LEAF, TorchLayer, load
+from advcloak_jax.networks.torch_weights import TorchLayer, load
 from advcloak_jax.recognizers import zoo
 from advcloak_jax.recognizers.iresnet import IResNet
 from advcloak_jax.recognizers.layers import DepthwiseConv
 from advcloak_jax.recognizers.mobilenet import MobileNet
 from advcloak_jax.recognizers.recognizer import Recognizer, embed, normalise
 from advcloak_jax.recognizers.senet import SENet
-from advcloak_jax.recognizers.torch_names.iresnet import iresnet_layers
+from advcloak_jax.recognizers.torch_names.iresnet import arcface_layers, iresnet_layers
 from advcloak_jax.recognizers.torch_names.mobilenet import mobilenet_layers
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = {"units": (1, 2, 1, 1), "width": 0.25, "embedding_size": 16, "dropout": 0.0}
-
-
-def shapes_of(module: nn.Module, size: int) -> dict:
-    return jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, size, size, 3)), train=False))
-
-
-def torch_shapes(shapes: dict, layers: dict[str, TorchLayer]) -> dict[str, tuple[int, ...]]:
-    """The PyTorch shapes of the tensors that the Flax `shapes` ask for."""
-    found = {}
-    for path, leaf in jax.tree.leaves_with_path(shapes):
-        keys = [key.key for key in path]
-        shape = tuple(leaf.shape)
-        if len(shape) == 4:
-            shape = (shape[3], shape[2], shape[0], shape[1])
-        found[f"{layers['/'.join(keys[1:-1])].name}.{TENSOR_OF_LEAF[keys[-1]]}"] = (
-            shape[::-1] if len(shape) == 2 else shape
-        )
-    return found
-
-
-def filled(module: nn.Module, size: int, layers: dict[str, TorchLayer]) -> dict:
-    shapes = shapes_of(module, size)
-    return load(shapes, State(torch_shapes(shapes, layers)), layers, spatial=(-(-size // 16),) * 2)
+ARCFACE = TINY | {"layout": "arcface_torch"}
 
 
 @pytest.mark.parametrize(
@@ -64,6 +43,8 @@ def test_full_size_equals_the_pytorch_twin(name: str, layers: dict[str, TorchLay
     [
         (IResNet(**TINY), "iresnet_small", iresnet_layers(TINY["units"])),
         (SENet(**TINY), "senet_small", iresnet_layers(TINY["units"])),
+        (IResNet(**ARCFACE), "arcface_small", arcface_layers(TINY["units"])),
+        (SENet(**ARCFACE), "arcface_se_small", arcface_layers(TINY["units"])),
         (MobileNet(width=0.125, embedding_size=16, dropout=0.0), "mobilenet_small", mobilenet_layers()),
     ],
 )
@@ -79,6 +60,46 @@ def test_training_equals_the_pytorch_twin(module: nn.Module, golden: str, layers
         np.testing.assert_allclose(got, want, atol=1e-4, rtol=1e-4)
 
 
+def test_iresnet50_equals_the_pytorch_twin() -> None:
+    module = IResNet(layout="arcface_torch")
+    variables = filled(module, 112, arcface_layers())
+    inputs = jnp.asarray(images("recognizer", 1, 112))
+    features = jax.jit(lambda v, x: module.apply(v, x, train=False))(variables, inputs)
+    np.testing.assert_allclose(features, np.load(GOLDEN / "iresnet50.npz")["evaluate"], rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("layout", ["evolve", "arcface_torch"])
+def test_gradient_by_the_image_is_the_slope_of_the_features(layout: str) -> None:
+    units = (1, 1, 1, 1)
+    module = SENet(units=units, width=0.125, embedding_size=16, layout=layout)
+    layers = (iresnet_layers if layout == "evolve" else arcface_layers)(units)
+    variables = filled(module, 16, layers)
+    inputs = jnp.asarray(images("recognizer.gradient", 2, 16))
+    both = jax.jit(jax.value_and_grad(lambda x: module.apply(variables, x, train=False).sum()))
+    step, direction = 1e-3, jnp.asarray(uniform("direction", inputs.shape))
+    rise = (both(inputs + step * direction)[0] - both(inputs - step * direction)[0]) / (2 * step)
+    slope = both(inputs)[1]
+    assert jnp.isfinite(slope).all()
+    np.testing.assert_allclose((slope * direction).sum(), rise, rtol=1e-2)
+
+
+def test_arcface_torch_does_not_learn_the_last_scale() -> None:
+    units = (1, 1, 1, 1)
+    module = IResNet(units=units, width=0.125, embedding_size=16, dropout=0.0, layout="arcface_torch")
+    variables = filled(module, 32, arcface_layers(units))
+    inputs = jnp.asarray(images("recognizer.small", 8, 32))
+
+    def loss(head: dict) -> jax.Array:
+        params = variables["params"] | {"head": head}
+        return (module.apply({**variables, "params": params}, inputs, train=False) ** 2).sum()
+
+    slope = jax.jit(jax.grad(loss))(variables["params"]["head"])["norm_embedding"]
+    assert jnp.abs(slope["bias"]).min() > 0
+    assert not slope["scale"].any()
+    with pytest.raises(ValueError, match="'arcface_torch'"):
+        shapes_of(IResNet(layout="mxnet"), 32)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_depthwise_methods_are_the_same_layer(stride: int) -> None:
     x = jnp.asarray(uniform("depthwise", (2, 7, 8, 5)))
@@ -92,7 +113,7 @@ def test_depthwise_methods_are_the_same_layer(stride: int) -> None:
 @pytest.mark.parametrize("name", zoo.names())
 def test_zoo_entries_state_their_parameters(name: str) -> None:
     entry = zoo.architecture(name)
-    params = shapes_of(zoo.build(name), entry.image_size)["params"]
+    params = shapes_of(zoo.build(name), *(entry.convention.size or (112, 112)))["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == entry.parameters
 
 

@@ -22,11 +22,16 @@ class TorchLayer(NamedTuple):
     """Where a Flax layer's tensors are in a state dict, and what its kernel is there.
 
     kind: "" for a layer whose kernel's shape tells its layout, "transposed" for a transposed convolution, "flattened"
-    for a dense layer that reads a flattened feature map.
+    for a dense layer that reads a flattened feature map, "pointwise" for a dense layer that is a 1x1 convolution there,
+    "parameter" for a tensor of its own, kept as it is.
     """
 
     name: str
     kind: str = ""
+
+    def tensor(self, leaf: str) -> str:
+        """Name in the state dict of the tensor that Flax calls `leaf` ("kernel", "scale", ...)."""
+        return self.name if self.kind == "parameter" else f"{self.name}.{TENSOR_OF_LEAF[leaf]}"
 
 
 def to_flax_layout(tensor: np.ndarray, kind: str = "", spatial: tuple[int, int] = (1, 1)) -> np.ndarray:
@@ -34,8 +39,13 @@ def to_flax_layout(tensor: np.ndarray, kind: str = "", spatial: tuple[int, int] 
 
     Convolution [O, I, kh, kw] -> [kh, kw, I, O] (depthwise too); transposed convolution [I, O, kh, kw] ->
     [kh, kw, I, O] with its taps flipped; LayerNorm (C, H, W) -> (H, W, C); dense [O, I] -> [I, O], its inputs
-    reordered from C, H, W to H, W, C (H, W = `spatial`) if it is "flattened"; vectors stay.
+    reordered from C, H, W to H, W, C (H, W = `spatial`) if it is "flattened"; "pointwise" [O, I, 1, 1] -> [I, O];
+    vectors and a "parameter" stay.
     """
+    if kind == "parameter":
+        return tensor
+    if kind == "pointwise":
+        return tensor.reshape(tensor.shape[:2]).T
     if tensor.ndim == 4:
         if kind == "transposed":
             return tensor.transpose(2, 3, 0, 1)[::-1, ::-1]
@@ -65,7 +75,7 @@ def load(
     filled = {}
     for path, leaf in flax.traverse_util.flatten_dict(dict(template)).items():
         layer = layers["/".join(path[1:-1])]
-        name = f"{layer.name}.{TENSOR_OF_LEAF[path[-1]]}"
+        name = layer.tensor(path[-1])
         if name not in state:
             raise UserError(f"the PyTorch weights have no tensor '{name}': choose the architecture they belong to.")
         tensor = np.asarray(state[name], np.float32)

@@ -1,5 +1,8 @@
 """What the recognisers share: channel counts, PReLU, depthwise convolution, the embedding head."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,6 +16,15 @@ def scaled_channels(channels: int, width: float) -> int:
     return max(8, 8 * round(channels * width / 8))
 
 
+def _pointwise(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]], **_: Any
+) -> jax.Array:
+    """A 1x1 convolution as `flax.linen.Conv` calls it, as a matrix product: on CPUs XLA's gradient of it is faster."""
+    if max(strides) > 1:
+        x = x[:, :: strides[0], :: strides[1]]
+    return x @ kernel[0, 0]
+
+
 def conv(
     channels: int, kernel: int, *, stride: int = 1, dtype: Dtype = jnp.float32, name: str | None = None
 ) -> nn.Conv:
@@ -24,7 +36,7 @@ def conv(
         padding=[(kernel // 2, kernel // 2)] * 2,
         use_bias=False,
         kernel_init=KAIMING_NORMAL,
-        conv_general_dilated=flax_convolution if kernel > 1 else None,
+        conv_general_dilated=flax_convolution if kernel > 1 else _pointwise,
         dtype=dtype,
         name=name,
     )
@@ -43,19 +55,21 @@ class PReLU(nn.Module):
 class DepthwiseConv(nn.Module):
     """A 3x3 convolution of each channel by itself, padding 1, no bias.
 
-    method: "grouped" is one grouped convolution, "shifted" nine shifted multiply-adds; same kernel [3, 3, 1, C],
-    same sums, and which is faster depends on the machine.
+    group: channels that are convolved together, each made of all of them. method: "grouped" is one grouped
+    convolution, "shifted" sums of shifted products; same kernel [3, 3, group, C], same sums, and which is faster
+    depends on the machine.
     """
 
     stride: int = 1
     method: str = "shifted"
     dtype: Dtype = jnp.float32
+    group: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), C], in `dtype`. ValueError for another method."""
         channels = x.shape[-1]
-        kernel = self.param("kernel", KAIMING_NORMAL, (3, 3, 1, channels), jnp.float32).astype(self.dtype)
+        kernel = self.param("kernel", KAIMING_NORMAL, (3, 3, self.group, channels), jnp.float32).astype(self.dtype)
         x = x.astype(self.dtype)
         if self.method == "grouped":
             return jax.lax.conv_general_dilated(
@@ -64,11 +78,25 @@ class DepthwiseConv(nn.Module):
                 window_strides=(self.stride, self.stride),
                 padding=[(1, 1)] * 2,
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
-                feature_group_count=channels,
+                feature_group_count=channels // self.group,
             )
         if self.method == "shifted":
-            return depthwise(x, kernel[:, :, 0], (self.stride,) * 2, (1, 1))
+            return _in_groups(x, kernel, self.stride)
         raise ValueError(f"depthwise method '{self.method}': choose 'grouped' or 'shifted'.")
+
+
+def _in_groups(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """x [B, H, W, C] with kernel [3, 3, group, C], padding 1: depthwise, from every channel of a group to every one."""
+    group = kernel.shape[2]
+    if group == 1:
+        return depthwise(x, kernel[:, :, 0], (stride,) * 2, (1, 1))
+    channels = range(group)
+    inputs = [x[..., i::group] for i in channels]
+    outputs = [
+        sum(depthwise(inputs[i], kernel[:, :, i, o::group], (stride,) * 2, (1, 1)) for i in channels) for o in channels
+    ]
+    made = jnp.stack(outputs, -1)
+    return made.reshape(*made.shape[:3], -1)
 
 
 class Head(nn.Module):
