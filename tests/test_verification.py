@@ -2,13 +2,14 @@
 
 import itertools
 import json
+import statistics
 
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
 
 from advcloak_jax.errors import UserError
-from advcloak_jax.evaluation import verification
+from advcloak_jax.evaluation import folds, roc, verification
 
 
 def scores(ties: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -37,6 +38,122 @@ def test_accuracy_does_not_depend_on_how_many_pairs_of_a_kind_there_are() -> Non
     more = np.concatenate([cosines, *[cosines[~same]] * 9])
     same_of_more = np.concatenate([same, np.zeros(9 * int((~same).sum()), bool)])
     assert verification.best_accuracy(cosines, same) == pytest.approx(verification.best_accuracy(more, same_of_more))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_curve_equals_scikit_learn(ties: bool) -> None:
+    cosines, same = scores(ties)
+    found = roc.curve(cosines, same)
+    far, tar, limits = roc_curve(same, cosines, drop_intermediate=False)
+    assert set(zip(*found, strict=True)) <= set(zip(far, tar, limits, strict=True))
+    # What is left out lies on the lines between the rest; far + tar tells the place along the curve.
+    np.testing.assert_allclose(np.interp(far + tar, found.far + found.tar, found.far), far, atol=1e-12)
+    assert len(found.far) < len(far) or ties
+    assert np.trapezoid(found.tar, found.far) == pytest.approx(verification.auc(cosines, same))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_equal_error_rate_is_where_the_error_rates_cross(ties: bool) -> None:
+    cosines, same = scores(ties)
+    far, tar, _ = roc_curve(same, cosines, drop_intermediate=False)
+    rate = roc.equal_error_rate(roc.curve(cosines, same))
+    # Below every threshold's worse rate and above every one's better: they cross there.
+    assert 0.05 < np.minimum(far, 1 - tar).max() <= rate <= np.maximum(far, 1 - tar).min() < 0.3
+    apart = np.array([1.0, 2, 3, 4]), np.array([False, False, True, True])
+    assert roc.equal_error_rate(roc.curve(*apart)) == 0
+    assert roc.equal_error_rate(roc.curve(apart[0], ~apart[1])) == 1
+    assert roc.equal_error_rate(roc.curve(np.ones(4), apart[1])) == pytest.approx(0.5)
+
+
+def test_a_thinned_curve_has_true_corners_at_all_scales() -> None:
+    cosines, same = scores(False)
+    full = roc.curve(cosines, same)
+    few = roc.thinned(full, 30)
+    assert len(full.far) > 400
+    assert 10 < len(few.far) <= 30
+    assert set(zip(few.far, few.tar, few.threshold, strict=True)) <= set(zip(*full, strict=True))
+    assert (few.far[0], few.tar[0], few.far[-1], few.tar[-1]) == (0, 0, 1, 1)
+    for rate in (1e-3, 1e-2, 1e-1):
+        assert np.any((few.far > rate / 3) & (few.far <= rate))
+
+
+def slow_folds(cosines: np.ndarray, same: np.ndarray, fold: np.ndarray) -> tuple[list[float], list[float]]:
+    """LFW's protocol as literally as it can be written: plain and balanced accuracy of every fold."""
+    plain, balanced = [], []
+    for held_out in sorted(set(fold.tolist())):
+        training = [(c, s) for c, s, f in zip(cosines, same, fold, strict=True) if f != held_out]
+        testing = [(c, s) for c, s, f in zip(cosines, same, fold, strict=True) if f == held_out]
+
+        def right(pairs: list, threshold: float) -> float:
+            return sum((c >= threshold) == s for c, s in pairs) / len(pairs)
+
+        def fair(pairs: list, threshold: float) -> float:
+            kinds = [[pair for pair in pairs if pair[1] == kind] for kind in (True, False)]
+            return sum(right(kind, threshold) for kind in kinds) / 2
+
+        limits = [*sorted({c for c, _ in training}), np.float32(9)]
+        for measure, found in ((right, plain), (fair, balanced)):
+            rates = [measure(training, limit) for limit in limits]
+            found.append(measure(testing, limits[rates.index(max(rates))]))
+    return plain, balanced
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("shares", [(0.5,) * 4, (0.2, 0.9, 0.5, 0.6)])
+def test_accuracy_over_folds_equals_a_literal_loop(ties: bool, shares: tuple[float, ...]) -> None:
+    rng = np.random.default_rng(5)
+    same = np.concatenate([np.arange(40) < 40 * share for share in shares])
+    fold = np.repeat([7, 3, 5, 4], 40)
+    cosines = rng.normal(np.where(same, 0.3, 0.0), 0.2).astype(np.float32)
+    cosines = np.round(cosines, 1) if ties else cosines
+    plain, balanced = slow_folds(cosines, same, fold)
+    found = folds.cross_validate(cosines, same, fold)
+    np.testing.assert_allclose(found.accuracies, plain, atol=1e-12)
+    assert found.accuracy == pytest.approx(np.mean(plain))
+    assert found.balanced_accuracy == pytest.approx(np.mean(balanced))
+    assert found.std == pytest.approx(statistics.stdev(plain))
+    assert found.standard_error == pytest.approx(statistics.stdev(plain) / 2)
+    assert found.number == 4
+    if shares == (0.5,) * 4:
+        assert found.accuracy == pytest.approx(found.balanced_accuracy)
+
+
+def test_the_usual_grid_of_distances_is_never_better_than_exact_thresholds() -> None:
+    cosines, same = scores(False)
+    grid = [np.mean((2 - 2 * cosines < distance) == same) for distance in np.arange(0, 4, 0.01)]
+    exact = folds.best_threshold(cosines, same, balanced=False)[0]
+    assert max(grid) <= exact <= max(grid) + 0.005
+
+
+def test_the_threshold_does_not_see_the_fold_it_is_tried_on() -> None:
+    rng = np.random.default_rng(6)
+    same = rng.random(400) < 0.5
+    noise, fold = rng.normal(size=400), np.arange(400) % 10
+    before = folds.cross_validate(noise, same, fold)
+    changed = np.where(fold == 4, -3 * noise, noise)
+    after = folds.cross_validate(changed, same, fold)
+    assert before.thresholds[4] == after.thresholds[4]
+    assert before.accuracy < 0.6
+    assert folds.best_threshold(noise, same, balanced=False)[0] >= before.accuracy
+
+
+def test_folds_that_allow_no_threshold_are_refused() -> None:
+    same = np.array([True, False, True, True])
+    with pytest.raises(UserError, match="at least 2 folds"):
+        folds.cross_validate(np.arange(4.0), same, np.zeros(4))
+    with pytest.raises(UserError, match="outside fold 0 are of one kind"):
+        folds.cross_validate(np.arange(4.0), same, np.array([0, 0, 1, 1]))
+    lopsided = folds.cross_validate(np.arange(6.0), np.array([0, 1, 0, 1, 1, 1], bool), np.repeat([0, 1, 2], 2))
+    assert lopsided.balanced_accuracy is None
+
+
+def test_a_face_and_its_mirror_image_weigh_the_same() -> None:
+    rng = np.random.default_rng(7)
+    plain, mirrored = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in rng.normal(size=(2, 5, 8)))
+    both = verification.mirrored_sum(plain, mirrored)
+    np.testing.assert_allclose(np.linalg.norm(both, axis=1), 1)
+    np.testing.assert_allclose((both * plain).sum(1), (both * mirrored).sum(1))
+    np.testing.assert_allclose(both, verification.mirrored_sum(mirrored, plain))
 
 
 def all_pairs(identity: np.ndarray) -> tuple[set, set]:
@@ -106,6 +223,8 @@ def test_summary_is_json_and_keeps_quiet_about_rates_it_cannot_measure() -> None
     assert (result["same_pairs"], result["different_pairs"]) == (400, 2000)
     assert result["tar"]["0.01"] >= result["tar"]["0.001"] > 0
     assert result["tar"]["0.0001"] is None
+    assert result["folds"] is None
+    assert 0 < result["eer"] < 0.5
     assert sum(result["histogram"]["same"]) == pytest.approx(1)
     assert sum(result["histogram"]["different"]) == pytest.approx(1)
     assert len(result["histogram"]["edges"]) == len(result["histogram"]["same"]) + 1

@@ -78,6 +78,29 @@ def cosine_histogram(
     return _save(figure, form)
 
 
+def roc_curves(
+    curves: Sequence[tuple[str, Sequence[float], Sequence[float]]], *, smallest: float, form: Format = "png"
+) -> bytes:
+    """Share of same pairs accepted over the share of different pairs accepted, the latter on a logarithmic axis.
+
+    curves: (name, far [k], tar [k]), both rates in 0..1. The axis begins at `smallest`, above 0, the finest rate that
+    the pairs can measure. The dotted line is a recogniser that guesses.
+    """
+    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for i, (name, far, tar) in enumerate(curves):
+        # A stair: between two corners with false accepts in common the lower one's rate is what can be had.
+        axes.step(np.maximum(far, smallest), tar, where="post", color=_COLOURS[i % len(_COLOURS)], label=name)
+    guess = np.geomspace(smallest, 1, 100)
+    axes.plot(guess, guess, color="#333333", linewidth=1, linestyle=":", label="guessing")
+    axes.set(xscale="log", xlim=(smallest, 1), ylim=(0, 1.01))
+    axes.set_xlabel("false accept rate", fontsize=9)
+    axes.set_ylabel("true accept rate", fontsize=9)
+    _tidy(axes)
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    return _save(figure, form)
+
+
 def amplification(masks: np.ndarray) -> int:
     """Whole factor by which masks (float, 1 = white) can be amplified with about 1 % of values cut off."""
     reach = float(np.quantile(np.abs(masks), 0.99))

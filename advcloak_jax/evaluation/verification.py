@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from advcloak_jax.errors import UserError
+from advcloak_jax.evaluation import roc
+from advcloak_jax.evaluation.folds import best_threshold, cross_validate
+from advcloak_jax.evaluation.roc import by_kind
 
 FALSE_ACCEPT_RATES = (1e-2, 1e-3, 1e-4)
 
@@ -52,27 +55,18 @@ def auc(scores: np.ndarray, same: np.ndarray) -> float:
 
     scores: [m] float; same: [m] bool.
     """
-    positive, negative = _split(scores, same)
+    positive, negative = by_kind(scores, same)
     negative = np.sort(negative)
     below = np.searchsorted(negative, positive, "left") + np.searchsorted(negative, positive, "right")
     return float(below.mean() / (2 * len(negative)))
 
 
 def best_accuracy(scores: np.ndarray, same: np.ndarray) -> tuple[float, float]:
-    """Highest accuracy of one threshold, and the threshold: (accuracy, threshold).
+    """Highest balanced accuracy of one threshold, and the threshold, chosen on these very pairs.
 
-    Accuracy is the mean of the shares of same and of different pairs told right, so that unequal numbers of them make
-    no difference. A pair counts as the same person when its score is at least the threshold, which is chosen on these
-    very pairs. scores: [m] float; same: [m] bool.
+    See `folds.best_threshold`. scores: [m] float; same: [m] bool.
     """
-    positive, negative = _split(scores, same)
-    # Just above the highest score nobody is accepted; every other useful threshold is one of the scores.
-    thresholds = np.append(np.unique(scores), np.nextafter(scores.max(), np.inf))
-    accepted = 1 - np.searchsorted(np.sort(positive), thresholds, "left") / len(positive)
-    rejected = np.searchsorted(np.sort(negative), thresholds, "left") / len(negative)
-    accuracy = (accepted + rejected) / 2
-    best = int(np.argmax(accuracy))
-    return float(accuracy[best]), float(thresholds[best])
+    return best_threshold(scores, same, balanced=True)
 
 
 def tar_at_far(scores: np.ndarray, same: np.ndarray, rate: float) -> float:
@@ -80,7 +74,7 @@ def tar_at_far(scores: np.ndarray, same: np.ndarray, rate: float) -> float:
 
     scores: [m] float; same: [m] bool.
     """
-    positive, negative = _split(scores, same)
+    positive, negative = by_kind(scores, same)
     allowed = int(rate * len(negative) + 1e-9)
     if allowed >= len(negative):
         return 1.0
@@ -108,45 +102,56 @@ def rank1(embeddings: np.ndarray, identity: np.ndarray, *, block: int = 4096) ->
 
 def histogram(scores: np.ndarray, same: np.ndarray, *, bins: int = 80) -> Histogram:
     """Distribution of the cosines [m] of same and of different persons over -1..1."""
-    positive, negative = _split(scores, same)
+    positive, negative = by_kind(scores, same)
     edges = np.linspace(-1, 1, bins + 1)
     of_same, of_different = (np.histogram(np.clip(part, -1, 1), edges)[0] for part in (positive, negative))
     return Histogram(edges, of_same / len(positive), of_different / len(negative))
 
 
+def mirrored_sum(plain: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
+    """Embedding of a face and its mirror image together, [n, d] unit norm, of those of each, [n, d] unit norm.
+
+    Both weigh the same. (Code that adds features before it normalises them gives the longer one more weight.)
+    """
+    both = plain + mirrored
+    return both / np.maximum(np.linalg.norm(both, axis=1, keepdims=True), 1e-12)
+
+
 def summary(
     embeddings: np.ndarray, identity: np.ndarray, *, same: int = 20000, different: int = 20000, seed: int = 0
 ) -> dict[str, Any]:
-    """Everything above about one recogniser, ready for JSON.
+    """What one recogniser does on pairs drawn by `pairs`, ready for JSON: `measures` and "rank1".
 
-    embeddings: [n, d] unit norm; identity: [n] int. A false accept rate finer than one of the drawn pairs cannot be
-    measured: its `tar` is None.
+    embeddings: [n, d] unit norm; identity: [n] int.
     """
     drawn = pairs(identity, same, different, seed)
-    scores = cosine(embeddings, drawn)
-    accuracy, threshold = best_accuracy(scores, drawn.same)
-    negatives = int((~drawn.same).sum())
-    bars = histogram(scores, drawn.same)
+    return measures(cosine(embeddings, drawn), drawn.same) | {"rank1": rank1(embeddings, identity)}
+
+
+def measures(scores: np.ndarray, same: np.ndarray, fold: np.ndarray | None = None) -> dict[str, Any]:
+    """What the scores of pairs tell about a recogniser, ready for JSON.
+
+    scores: [m] float; same: [m] bool; fold: [m] labels for the accuracy over folds ("folds", else None). "accuracy" is
+    balanced, at the "threshold" that is best on these very pairs. A false accept rate finer than one of the different
+    pairs cannot be measured: its "tar" is None.
+    """
+    accuracy, threshold = best_accuracy(scores, same)
+    negatives = int((~same).sum())
+    bars = histogram(scores, same)
     return {
-        "same_pairs": int(drawn.same.sum()),
+        "same_pairs": int(same.sum()),
         "different_pairs": negatives,
-        "auc": auc(scores, drawn.same),
+        "auc": auc(scores, same),
         "accuracy": accuracy,
         "threshold": threshold,
+        "folds": None if fold is None else cross_validate(scores, same, fold).to_json(),
         "tar": {
-            f"{rate:g}": tar_at_far(scores, drawn.same, rate) if rate * negatives >= 1 - 1e-9 else None
+            f"{rate:g}": tar_at_far(scores, same, rate) if rate * negatives >= 1 - 1e-9 else None
             for rate in FALSE_ACCEPT_RATES
         },
-        "rank1": rank1(embeddings, identity),
+        "eer": roc.equal_error_rate(roc.curve(scores, same)),
         "histogram": {name: part.tolist() for name, part in bars._asdict().items()},
     }
-
-
-def _split(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    positive, negative = scores[same], scores[~same]
-    if len(positive) == 0 or len(negative) == 0:
-        raise ValueError("verification needs pairs of both kinds")
-    return positive, negative
 
 
 def _draw(total: int, wanted: int, rng: np.random.Generator) -> np.ndarray:
