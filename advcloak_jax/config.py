@@ -14,7 +14,10 @@ Distance = Literal["cosine", "euclidean"]
 Parallel = Literal["pmap", "shard_map"]
 Dtype = Literal["float32", "bfloat16"]
 Preset = Literal["paper", "demo"]
-Margin = Literal["softmax", "arcface", "cosface"]
+Mirror = Literal["auto", "yes", "no"]
+Margin = Literal["softmax", "arcface", "cosface", "adaface", "sface"]
+Classifier = Literal["replicated", "sharded"]
+Sampling = Literal["shuffled", "balanced"]
 
 
 def flag(field: str) -> str:
@@ -155,11 +158,25 @@ class RecognizerConfig(TrainConfig):
     dropout: float = 0.4
     """Dropout before the last dense layer."""
     margin: Margin = "arcface"
-    """Loss: plain softmax, ArcFace or CosFace."""
+    """Loss: plain softmax, ArcFace, CosFace, AdaFace or SFace."""
     margin_scale: float = 64.0
     """Scale s of the cosine logits (not for softmax)."""
-    margin_value: float = 0.5
-    """Margin m: an angle for ArcFace, a cosine for CosFace."""
+    margin_value: float | None = None
+    """Margin m: an angle for ArcFace, a cosine for CosFace, both for AdaFace. Default: as published, 0.5, 0.35, 0.4."""
+    adaface_h: float = 0.333
+    """How far AdaFace's margin follows the norm of the feature."""
+    adaface_rate: float = 0.01
+    """Weight of a new batch in AdaFace's running statistics of the norms."""
+    sface_k: float = 80.0
+    """Slope of SFace's sigmoids."""
+    sface_a: float = 0.87
+    """Angle below which SFace's pull to the own class fades out."""
+    sface_b: float = 1.2
+    """Angle beyond which SFace's push from other classes fades out."""
+    classifier: Classifier = "replicated"
+    """Class weights on every device, or shared between the devices (for many persons); the results are the same."""
+    sampling: Sampling = "shuffled"
+    """Every image equally often, or every person (balanced)."""
     batch: int = 512
     epochs: float = 40.0
     learning_rate: float = 0.1
@@ -178,7 +195,10 @@ class RecognizerConfig(TrainConfig):
         _require(self.embedding_size >= 1, "--embedding-size must be at least 1.")
         _require(0 <= self.dropout < 1, "--dropout must be in [0, 1).")
         _require(self.margin_scale > 0, "--margin-scale must be more than 0.")
-        _require(self.margin_value >= 0, "--margin-value must be 0 or more.")
+        _require(self.margin_value is None or self.margin_value >= 0, "--margin-value must be 0 or more.")
+        _require(self.adaface_h >= 0, "--adaface-h must be 0 or more.")
+        _require(0 < self.adaface_rate <= 1, "--adaface-rate must be more than 0 and at most 1.")
+        _require(self.sface_k > 0, "--sface-k must be more than 0.")
         _require(0 <= self.momentum < 1, "--momentum must be in [0, 1).")
         _require(self.weight_decay >= 0, "--weight-decay must be 0 or more.")
         _require(self.warmup_steps >= 0, "--warmup-steps must be 0 or more.")
@@ -300,23 +320,33 @@ class VerifyConfig:
     """Recognisers: run folders, or onnx:FILE.onnx[,mean=127.5][,std=128][,channels=rgb][,name=NAME]."""
     data: tuple[str, ...] = ()
     """Faces to draw pairs from. Default: the people of the first run whom no recogniser trained on."""
+    pairs: str = ""
+    """Pairs that are drawn already, instead of --data: a CSV list (image1, image2, same, perhaps fold), LFW's
+    pairs.txt, or a file of InsightFace's, which ends in .bin."""
+    pairs_root: str = ""
+    """Folder below which a list's images lie. Default: the list's own."""
+    mirror: Mirror = "auto"
+    """Add the embedding of each face's mirror image, as LFW's protocol is mostly run; auto: yes for --pairs only."""
     image_size: int = 112
-    """Height and width of the faces in pixels, when --data is given and no target is a run folder."""
+    """Height and width of the faces in pixels, when --data or --pairs is given and no target is a run folder."""
     out: str = "runs/verify"
-    """Folder for verification.json, verification.csv and the histograms."""
+    """Folder for verification.json, verification.csv, the ROC curves and the histograms."""
     same: int = 20_000
-    """Pairs of one person, at most."""
+    """Pairs of one person to draw, at most."""
     different: int = 20_000
-    """Pairs of two persons, at most."""
+    """Pairs of two persons to draw, at most."""
     seed: int = 0
     """Seed of the draw."""
     on_bad_image: BadImage = "refuse"
-    """What to do about unreadable or misshapen images: refuse the data set, or skip them and list them."""
+    """What to do about unreadable or misshapen images: refuse the data set, or skip them (and their pairs) and list
+    them."""
     cache: str = "runs/cache"
     """Folder for rendered synthetic faces and compiled programs."""
 
     def __post_init__(self) -> None:
         _require(len(self.targets) > 0, "--targets needs at least one recogniser.")
+        _require(not (self.data and self.pairs), "--data and --pairs exclude each other: draw pairs, or bring them.")
+        _require(bool(self.pairs or not self.pairs_root), "--pairs-root is only for the list that --pairs names.")
         _require_seed(self.seed)
         _require(self.same >= 1, "--same must be at least 1.")
         _require(self.different >= 1, "--different must be at least 1.")

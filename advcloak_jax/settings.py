@@ -44,13 +44,17 @@ def _checked(hint: Any, value: Any, where: str) -> Any:
         return from_dict(typing.cast(type, hint), value, where)
     if origin is tuple and isinstance(value, list):
         return tuple(_checked(typing.get_args(hint)[0], item, where) for item in value)
+    if origin in (typing.Union, types.UnionType):
+        # X | None is the only kind of union here.
+        (given,) = (kind for kind in typing.get_args(hint) if kind is not types.NoneType)
+        return None if value is None else _checked(given, value, where)
     if origin is typing.Literal:
         if value in typing.get_args(hint):
             return value
         raise UserError(f"{where} is {value!r}; it must be one of {', '.join(map(str, typing.get_args(hint)))}.")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(hint, type | types.UnionType) and type(value) is hint:
+    if isinstance(hint, type) and type(value) is hint:
         return value
     raise UserError(f"{where} is {value!r}; it must be of type {getattr(hint, '__name__', hint)}.")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from advcloak_jax.data.order import image_batches, permutation
+from advcloak_jax.data.order import Balanced, image_batches, own_permutation, permutation
 
 
 def _literal_stream(seed: int, n: int, items: int) -> np.ndarray:
@@ -74,3 +74,63 @@ def test_a_caller_cannot_spoil_the_cache() -> None:
 def test_senseless_arguments(n: int, batch: int, first: int, steps: int) -> None:
     with pytest.raises(ValueError, match="no batches"):
         image_batches(0, n, batch, first, steps)
+
+
+# Persons 7, 0 and 3 with 5, 1 and 3 images, mixed up.
+LABELS = np.array([7, 3, 7, 0, 7, 3, 7, 3, 7], np.int32)
+
+
+def test_balanced_is_the_literal_stream() -> None:
+    """Round r goes through the persons in the order of permutation(r), each with image r of the person's own stream."""
+    persons = [np.flatnonzero(number == LABELS) for number in np.unique(LABELS)]
+    literal = []
+    for turn in range(20):
+        for person in permutation(3, turn, 3):
+            own = persons[person]
+            order = own_permutation(3, int(person), turn // len(own), len(own))
+            literal.append(own[order[turn % len(own)]])
+    found = Balanced(3, LABELS).batches(4, 0, 15)
+    np.testing.assert_array_equal(found.ravel(), literal)
+    assert found.shape == (15, 4)
+    assert found.dtype == np.int32
+
+
+@pytest.mark.parametrize("persons", [2, 7, 40])
+def test_balanced_persons_come_equally_often(persons: int) -> None:
+    """From the first step to any other, so over every epoch from the start; and each one's images among themselves."""
+    labels = np.random.default_rng(persons).integers(persons, size=23 * persons) // 2 * 2
+    items = Balanced(1, labels).batches(6, 0, 60 * persons).ravel()
+    present = np.unique(labels)
+    for end in (1, 5, len(labels), 2 * len(labels), len(items)):
+        counts = np.bincount(labels[items[:end]], minlength=persons + 1)[present]
+        assert np.ptp(counts) <= 1
+    times = np.bincount(items, minlength=len(labels))
+    assert all(np.ptp(times[labels == person]) <= 1 for person in present)
+
+
+def test_balanced_needs_no_history() -> None:
+    whole = Balanced(11, LABELS).batches(4, 0, 40)
+    again = Balanced(11, LABELS)
+    np.testing.assert_array_equal(again.batches(4, 31, 2), whole[31:33])
+    np.testing.assert_array_equal(again.batches(4, 0, 7), whole[:7])
+    assert (Balanced(12, LABELS).batches(4, 0, 40) != whole).any()
+    far = 10**10
+    assert set(LABELS[Balanced(5, LABELS).batches(3, far, 1)[0]]) == {0, 3, 7}
+
+
+def test_balanced_images_have_an_order_of_their_own_each_time() -> None:
+    labels = np.zeros(12, np.int32)
+    turns = Balanced(0, labels).batches(12, 0, 3)
+    assert len({tuple(turn) for turn in turns}) == 3
+    assert (own_permutation(0, 0, 0, 12) != own_permutation(0, 1, 0, 12)).any()
+
+
+def test_balanced_order_is_pinned() -> None:
+    """A change here would change resumed runs."""
+    words = np.random.Philox(key=np.array([7, 2], np.uint64), counter=np.array([0, 0, 0, 5], np.uint64)).random_raw(6)
+    np.testing.assert_array_equal(own_permutation(7, 4, 2, 6), sorted(range(6), key=lambda i: int(words[i])))
+
+
+def test_balanced_without_items() -> None:
+    with pytest.raises(ValueError, match="no items"):
+        Balanced(0, np.array([], np.int32))

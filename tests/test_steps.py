@@ -12,7 +12,9 @@ import pytest
 import small_training as small
 
 from advcloak_jax import losses, subspace
+from advcloak_jax.recognizers.margins import Margin
 from advcloak_jax.training import state, steps
+from advcloak_jax.training.recognizer_step import recognizer_step
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -146,7 +148,7 @@ def test_a_recognizer_step_is_its_equations(data: small.Data) -> None:
     optimiser = optax.sgd(RATE)
     initial = state.init_recognizer(module, small.PERSONS, small.SIZE, optimiser, jax.random.key(2))
     batch = small.recognizer_batch(data, {"index": jnp.arange(20), "place": jnp.arange(20)}, jnp.int32(0))
-    new, metrics = on_one_device(steps.recognizer_step(module, optimiser, "cosface", 16.0, 0.3), initial, batch)
+    new, metrics = on_one_device(recognizer_step(module, optimiser, Margin("cosface", 16.0, 0.3)), initial, batch)
     flip_key, _ = jax.random.split(batch.key)
     mirrored = steps.mirror_half(batch.faces, flip_key, batch.positions)
 

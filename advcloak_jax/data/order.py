@@ -1,7 +1,8 @@
 """Which items make up which batch, computed directly from the seed and the step.
 
-The endless stream of items is one permutation of the n items after another; batch t is its items t*batch to
-(t+1)*batch - 1. Nothing is stored between steps, so a resumed run, and any number of processes, see the same batches.
+The endless stream of items is one permutation of the n items after another, or, balanced, one permutation of the
+persons after another, each with the next of the person's own images; batch t is its items t*batch to (t+1)*batch - 1.
+Nothing is stored between steps, so a resumed run, and any number of processes, see the same batches.
 """
 
 from functools import lru_cache
@@ -17,6 +18,14 @@ def permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     """
     key = np.array([seed % 2**64, epoch], np.uint64)
     return np.argsort(np.random.Philox(key=key).random_raw(n), kind="stable").astype(np.int32)
+
+
+def own_permutation(seed: int, person: int, turn: int, n: int) -> np.ndarray:
+    """Order of one person's n images on the `turn`-th way through them, [n] int32; a function of its arguments only."""
+    key = np.array([seed % 2**64, turn], np.uint64)
+    # Each person has the words of a far part of the stream, away from `permutation`'s.
+    counter = np.array([0, 0, 0, person + 1], np.uint64)
+    return np.argsort(np.random.Philox(key=key, counter=counter).random_raw(n), kind="stable").astype(np.int32)
 
 
 @lru_cache(maxsize=4)
@@ -43,3 +52,40 @@ def image_batches(seed: int, n: int, batch: int, first_step: int, steps: int, *,
         stream = np.concatenate([_kept(seed, epoch, n) for epoch in epochs])
         items = stream[first - epochs[0] * n : last - epochs[0] * n]
     return items.astype(np.int32).reshape(steps, batch)
+
+
+class Balanced:
+    """Order in which every person comes once a round, so that over any number of steps from the first on the numbers of
+    images of two persons differ by at most one; each person's images come equally often among themselves.
+
+    labels [n]: the person of each item, any integers.
+    Raises ValueError when there are none.
+    """
+
+    def __init__(self, seed: int, labels: np.ndarray) -> None:
+        if not len(labels):
+            raise ValueError("no items to draw from")
+        self._seed = seed
+        self._items = np.argsort(labels, kind="stable")
+        _, self._first, self._counts = np.unique(labels[self._items], return_index=True, return_counts=True)
+
+        @lru_cache(maxsize=4 * len(self._counts))
+        def own(person: int, turn: int) -> np.ndarray:
+            return own_permutation(seed, person, turn, int(self._counts[person]))
+
+        self._own = own
+
+    def batches(self, batch: int, first_step: int, steps: int) -> np.ndarray:
+        """Items of the global batches first_step .. first_step + steps - 1, [steps, batch] int32 in 0..n-1.
+
+        Raises ValueError when batch or steps is below 1, or first_step negative.
+        """
+        persons = len(self._counts)
+        stream = image_batches(self._seed, persons, batch, first_step, steps).ravel()
+        rounds = np.arange(first_step * batch, (first_step + steps) * batch) // persons
+        turns, places = rounds // self._counts[stream], rounds % self._counts[stream]
+        own = [
+            self._own(person, turn)[place]
+            for person, turn, place in zip(stream.tolist(), turns.tolist(), places.tolist(), strict=True)
+        ]
+        return self._items[self._first[stream] + own].astype(np.int32).reshape(steps, batch)

@@ -1,5 +1,6 @@
 """`train.py recognizer`: a face recogniser from identities and their images."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +17,10 @@ from advcloak_jax.errors import UserError
 from advcloak_jax.evaluation import verification
 from advcloak_jax.evaluation.targets import FlaxTarget
 from advcloak_jax.jobs.inputs import build_recognizer
-from advcloak_jax.training import parallel, state, steps
+from advcloak_jax.recognizers import margins
+from advcloak_jax.training import class_parallel, parallel, state, steps
 from advcloak_jax.training.loop import Job
+from advcloak_jax.training.recognizer_step import recognizer_step
 
 PyTree = Any
 VALIDATION_PAIRS = 5000
@@ -57,10 +60,40 @@ def optimiser(config: RecognizerConfig, total: int) -> optax.GradientTransformat
     )
 
 
+def margin(config: RecognizerConfig) -> margins.Margin:
+    """The loss that the settings ask for, with its published margin where they name none."""
+    published = margins.PUBLISHED_MARGIN[config.margin]
+    return margins.Margin(
+        config.margin,
+        scale=config.margin_scale,
+        value=published if config.margin_value is None else config.margin_value,
+        adaface_h=config.adaface_h,
+        adaface_rate=config.adaface_rate,
+        sface_k=config.sface_k,
+        sface_a=config.sface_a,
+        sface_b=config.sface_b,
+    )
+
+
+def index_batches(config: RecognizerConfig, labels: np.ndarray) -> Callable[[int, int], np.ndarray]:
+    """(first step, steps) -> the images of those steps, [steps, batch] int32 among those with `labels` [n]."""
+    if config.sampling == "balanced":
+        balanced = order.Balanced(config.seed, labels)
+        return lambda first, count: balanced.batches(config.batch, first, count)
+    return lambda first, count: order.image_batches(config.seed, len(labels), config.batch, first, count)
+
+
+def place(initial: Callable[[jax.Array], PyTree], key: jax.Array, devices: list[jax.Device]) -> tuple[PyTree, PyTree]:
+    """State made by `initial(key)` with its classifier spread over the devices, and the specs of that placement."""
+    specs = class_parallel.specs(jax.eval_shape(initial, key))
+    return jax.jit(initial, out_shardings=parallel.shardings(specs, devices))(key), specs
+
+
 def build(config: RecognizerConfig, faces: FaceSet, split: Split) -> Job:
     """The job of training a recogniser on its part of the split.
 
-    Raises UserError when the part holds fewer than two persons or fewer images than a batch.
+    Raises UserError when the part holds fewer than two persons or fewer images than a batch, or the devices cannot
+    share what they should.
     """
     persons = split.surrogate if config.part == "surrogate" else split.target
     if len(persons) < 2:
@@ -75,11 +108,24 @@ def build(config: RecognizerConfig, faces: FaceSet, split: Split) -> Job:
     transformation = optimiser(config, total)
     root = jax.random.key(config.seed)
     init_key, step_key = jax.random.split(root)
-    initial = jax.jit(lambda key: state.init_recognizer(module, len(persons), config.image_size, transformation, key))(
-        init_key
-    )
+    sharded = config.classifier == "sharded"
+    loss = margin(config)
+
+    def initial(key: jax.Array) -> state.RecognizerState:
+        columns = class_parallel.padded(len(persons)) if sharded else None
+        norms = margins.first_norms(loss)
+        return state.init_recognizer(
+            module, len(persons), config.image_size, transformation, key, columns=columns, norms=norms
+        )
+
+    specs = None
+    if sharded:
+        class_parallel.require_divisor(len(devices))
+        start, specs = place(initial, init_key, devices)
+    else:
+        start = parallel.replicate(jax.jit(initial)(init_key), devices)
     resident = parallel.replicate(Resident(jnp.asarray(faces.images[chosen]), jnp.asarray(labels), step_key), devices)
-    step = steps.recognizer_step(module, transformation, config.margin, config.margin_scale, config.margin_value)
+    step = recognizer_step(module, transformation, loss, sharded_classes=len(persons) if sharded else None)
 
     def gather(resident: Resident, item: dict[str, jax.Array], number: jax.Array) -> steps.RecognizerBatch:
         return steps.RecognizerBatch(
@@ -90,10 +136,11 @@ def build(config: RecognizerConfig, faces: FaceSet, split: Split) -> Job:
         )
 
     scanned = parallel.scan_steps(lambda _: step, gather, unroll=parallel.wants_unrolling(devices))
-    run = parallel.parallelise(scanned, devices, config.parallel)
+    run = parallel.parallelise(scanned, devices, config.parallel, specs)
+    batches = index_batches(config, labels)
 
     def advance(state: PyTree, first: int, count: int) -> tuple[PyTree, dict[str, jax.Array]]:
-        index = order.image_batches(config.seed, len(chosen), config.batch, first, count)
+        index = batches(first, count)
         return run(state, resident, {"index": index, "position": positions(index)})
 
     held_out = np.flatnonzero(np.isin(faces.identity, split.validation))
@@ -114,7 +161,7 @@ def build(config: RecognizerConfig, faces: FaceSet, split: Split) -> Job:
     return Job(
         steps=total,
         images_per_step=config.batch,
-        state=parallel.replicate(initial, devices),
+        state=start,
         advance=advance,
         validate=validate,
         rank=lambda validation: validation["validation_auc"],

@@ -31,7 +31,13 @@ def pick_devices(count: int, batch: int, batch_flag: str) -> list[jax.Device]:
 
 def replicate(tree: PyTree, devices: list[jax.Device]) -> PyTree:
     """Put one copy of `tree` on every device."""
-    return jax.device_put(tree, NamedSharding(Mesh(np.array(devices), (DEVICES,)), P()))
+    return jax.device_put(tree, shardings(P(), devices))
+
+
+def shardings(specs: PyTree, devices: list[jax.Device]) -> PyTree:
+    """Placement on the devices for every PartitionSpec over DEVICES."""
+    mesh = Mesh(np.array(devices), (DEVICES,))
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=_is_spec)
 
 
 def scan_steps(
@@ -67,32 +73,78 @@ def scan_steps(
 
 
 def parallelise(
-    run: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]], devices: list[jax.Device], kind: str
+    run: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]],
+    devices: list[jax.Device],
+    kind: str,
+    specs: PyTree = None,
 ) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]:
     """Map `run` over devices: state (donated) and resident replicated, chunk [K, B] shared along its second axis.
 
     kind: "pmap" or "shard_map". check_vma is off because with it the gradient of replicated parameters arrives already
     summed, and the mean over devices in the steps would not undo that.
+    specs: a PartitionSpec for each array of the state, when some are shared instead: `run` sees its device's part.
     """
     if kind == "pmap":
-        mapped = jax.pmap(
-            run,
-            axis_name=DEVICES,
-            in_axes=(None, None, 0),
-            out_axes=(None, None),
-            devices=devices,
-            donate_argnums=0,
-        )
-
-        def call(state: PyTree, resident: PyTree, chunk: PyTree) -> tuple[PyTree, PyTree]:
-            return mapped(state, resident, jax.tree.map(lambda x: _deal(x, len(devices)), chunk))
-
-        return call
+        return _with_pmap(run, devices, specs)
     mesh = Mesh(np.array(devices), (DEVICES,))
+    of_state = P() if specs is None else specs
+    in_specs, out_specs = (of_state, P(), P(None, DEVICES)), (of_state, P())
     return jax.jit(
-        jax.shard_map(run, mesh=mesh, in_specs=(P(), P(), P(None, DEVICES)), out_specs=(P(), P()), check_vma=False),
+        jax.shard_map(run, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False), donate_argnums=0
+    )
+
+
+def _with_pmap(
+    run: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]], devices: list[jax.Device], specs: PyTree
+) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]:
+    axes = None if specs is None else jax.tree.map(_shared_axis, specs, is_leaf=_is_spec)
+    mapped = jax.pmap(
+        run,
+        axis_name=DEVICES,
+        in_axes=(axes, None, 0),
+        out_axes=(axes, None),
+        devices=devices,
         donate_argnums=0,
     )
+
+    def call(state: PyTree, resident: PyTree, chunk: PyTree) -> tuple[PyTree, PyTree]:
+        return mapped(state, resident, jax.tree.map(lambda x: _deal(x, len(devices)), chunk))
+
+    if specs is None:
+        return call
+
+    # A shared axis [n] must come as [devices, n / devices]. Nothing moves: each device's memory stays as it is.
+    def cut(x: jax.Array, spec: P) -> jax.Array:
+        axis = _shared_axis(spec)
+        return x if axis is None else x.reshape(*x.shape[:axis], len(devices), -1, *x.shape[axis + 1 :])
+
+    def join(x: jax.Array, spec: P) -> jax.Array:
+        axis = _shared_axis(spec)
+        return x if axis is None else x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+
+    cut_all, join_all = (
+        jax.jit(
+            lambda state, change=change: jax.tree.map(change, state, specs),
+            donate_argnums=0,
+            out_shardings=shardings(specs, devices),
+        )
+        for change in (cut, join)
+    )
+
+    def call_with_shared(state: PyTree, resident: PyTree, chunk: PyTree) -> tuple[PyTree, PyTree]:
+        state, metrics = call(cut_all(state), resident, chunk)
+        return join_all(state), metrics
+
+    return call_with_shared
+
+
+def _is_spec(value: Any) -> bool:
+    return isinstance(value, P)
+
+
+def _shared_axis(spec: P) -> int | None:
+    """Which axis of an array is shared between the devices; None when each has all of it."""
+    return tuple(spec).index(DEVICES) if DEVICES in tuple(spec) else None
 
 
 def wants_unrolling(devices: list[jax.Device]) -> bool:

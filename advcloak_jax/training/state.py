@@ -8,6 +8,8 @@ import optax
 from flax import linen as nn
 from flax import struct
 
+from advcloak_jax.recognizers import margins
+
 PyTree = Any
 
 
@@ -23,6 +25,12 @@ class RecognizerState(struct.PyTreeNode):
     optimiser: optax.OptState
 
 
+class AdaFaceState(RecognizerState):
+    """A recogniser in training by AdaFace, which also follows the norms of the features."""
+
+    norms: margins.Norms
+
+
 class GanState(struct.PyTreeNode):
     """A generator and a discriminator in training; each is a Flax variables dict (params, batch_stats)."""
 
@@ -34,21 +42,34 @@ class GanState(struct.PyTreeNode):
 
 
 def init_recognizer(
-    backbone: nn.Module, classes: int, image_size: int, optimiser: optax.GradientTransformation, key: jax.Array
+    backbone: nn.Module,
+    classes: int,
+    image_size: int,
+    optimiser: optax.GradientTransformation,
+    key: jax.Array,
+    *,
+    columns: int | None = None,
+    norms: margins.Norms | None = None,
 ) -> RecognizerState:
-    """Fresh state; class weights are normal with standard deviation 0.01, as in the published recipes."""
+    """Fresh state; class weights are normal with standard deviation 0.01, as in the published recipes.
+
+    columns: of the classifier, when more than `classes`; those beyond are 0, and stay so. norms: AdaFace's first ones.
+    """
     backbone_key, classifier_key = jax.random.split(key)
     images = jnp.zeros((2, image_size, image_size, 3), jnp.float32)
     variables = backbone.init(backbone_key, images, train=False)
     embedding = jax.eval_shape(lambda v: backbone.apply(v, images, train=False), variables)
+    weights = 0.01 * jax.random.normal(classifier_key, (embedding.shape[-1], classes), jnp.float32)
+    padding = (columns or classes) - classes
     params = {
         "backbone": variables["params"],
         "classifier": {
-            "weights": 0.01 * jax.random.normal(classifier_key, (embedding.shape[-1], classes), jnp.float32),
-            "bias": jnp.zeros((classes,), jnp.float32),
+            "weights": jnp.pad(weights, ((0, 0), (0, padding))),
+            "bias": jnp.zeros((classes + padding,), jnp.float32),
         },
     }
-    return RecognizerState(jnp.int32(0), params, variables["batch_stats"], optimiser.init(params))
+    fields = (jnp.int32(0), params, variables.get("batch_stats", {}), optimiser.init(params))
+    return RecognizerState(*fields) if norms is None else AdaFaceState(*fields, norms)
 
 
 def init_gan(

@@ -1,4 +1,4 @@
-"""The three training steps, pure: step(state, batch) -> (state, metrics).
+"""The training steps of the two stages, pure: step(state, batch) -> (state, metrics), and what every step shares.
 
 Each is written for one device and averages over the mapped axis `DEVICES`, so that the same function runs under pmap or
 shard_map on any number of devices. Losses that meet other devices' images (synchronised batch statistics) differentiate
@@ -15,8 +15,7 @@ from flax import linen as nn
 from jax import lax
 
 from advcloak_jax import config, images, losses, subspace
-from advcloak_jax.recognizers import margins
-from advcloak_jax.training.state import GanState, RecognizerState
+from advcloak_jax.training.state import GanState
 
 DEVICES = "devices"
 PyTree = Any
@@ -69,52 +68,6 @@ def mirror_half(faces: jax.Array, key: jax.Array, positions: jax.Array) -> jax.A
     """Mirror each face [b, H, W, C] with probability 1/2, decided by (key, global position) alone."""
     mirrored = jax.vmap(lambda position: jax.random.bernoulli(jax.random.fold_in(key, position)))(positions)
     return jnp.where(mirrored[:, None, None, None], faces[:, :, ::-1], faces)
-
-
-def recognizer_step(
-    backbone: nn.Module, optimiser: optax.GradientTransformation, margin: str, scale: float, value: float
-) -> Callable[[RecognizerState, RecognizerBatch], tuple[RecognizerState, Metrics]]:
-    """Step of margin-softmax classification over identities, with horizontal flips.
-
-    Dropout draws per device: runs on different device counts agree in law, not bit for bit, where dropout is used.
-    """
-
-    def loss(params: PyTree, batch_stats: PyTree, batch: RecognizerBatch) -> tuple[jax.Array, tuple[PyTree, jax.Array]]:
-        flip_key, dropout_key = jax.random.split(batch.key)
-        faces = mirror_half(batch.faces, flip_key, batch.positions)
-        features, updates = backbone.apply(
-            {"params": params["backbone"], "batch_stats": batch_stats},
-            faces,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": jax.random.fold_in(dropout_key, lax.axis_index(DEVICES))},
-        )
-        logits = _logits(features, params["classifier"], batch.labels, margin, scale, value)
-        cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
-        # The cosine without its margin would do better; this is the accuracy of the task that is trained.
-        accuracy = (logits.argmax(-1) == batch.labels).mean()
-        return cross_entropy, (updates["batch_stats"], accuracy)
-
-    def step(state: RecognizerState, batch: RecognizerBatch) -> tuple[RecognizerState, Metrics]:
-        (cross_entropy, (batch_stats, accuracy)), gradients = jax.value_and_grad(loss, has_aux=True)(
-            state.params, state.batch_stats, batch
-        )
-        gradients = lax.pmean(gradients, DEVICES)
-        updates, opt_state = optimiser.update(gradients, state.optimiser, state.params)
-        new = RecognizerState(state.step + 1, optax.apply_updates(state.params, updates), batch_stats, opt_state)
-        return new, lax.pmean({"loss": cross_entropy, "accuracy": accuracy}, DEVICES)
-
-    return step
-
-
-def _logits(
-    features: jax.Array, classifier: PyTree, labels: jax.Array, margin: str, scale: float, value: float
-) -> jax.Array:
-    """Class logits [b, K] of the chosen loss."""
-    if margin == "softmax":
-        return margins.softmax(features, classifier["weights"], classifier["bias"])
-    cosine = margins.classify(features, classifier["weights"])
-    return {"arcface": margins.arcface, "cosface": margins.cosface}[margin](cosine, labels, scale, value)
 
 
 def _discriminator_update(

@@ -102,32 +102,8 @@ def recognizers() -> None:
     save("mobilenet_small", **trained(twins.MobileNet(32, divide=8, embedding=16), small))
 
 
-def margins() -> None:
-    """face.evoLVe's ArcFace and CosFace forward, with gradients by the features, in float64."""
-    features = torch.from_numpy(uniform("margins.features", (6, 16))).double().requires_grad_()
-    weights = torch.from_numpy(uniform("margins.weights", (16, 9))).double()
-    labels = torch.tensor([0, 3, 8, 2, 2, 5])
-    with torch.no_grad():  # one angle beyond pi - margin, one close to 0
-        features[3] = -weights[:, 2] + 0.05 * features[3]
-        features[4] = weights[:, 2] + 0.05 * features[4]
-    cosine = nn.functional.normalize(features) @ nn.functional.normalize(weights, dim=0)
-    at_label = nn.functional.one_hot(labels, 9).bool()
-    margin = torch.tensor(0.5, dtype=torch.float64)
-    phi = cosine * torch.cos(margin) - torch.sqrt(1 - cosine**2) * torch.sin(margin)
-    threshold = torch.cos(torch.pi - margin)
-    phi = torch.where(cosine > threshold, phi, cosine - torch.sin(torch.pi - margin) * margin)
-    arcface = 64 * torch.where(at_label, phi, cosine)
-    cosface = 64 * torch.where(at_label, cosine - 0.35, cosine)
-    answers = {"features": features, "labels": labels, "cosine": cosine, "arcface": arcface, "cosface": cosface}
-    for name in ("arcface", "cosface"):
-        loss = nn.functional.cross_entropy(answers[name], labels)
-        (answers[f"{name}_gradient"],) = torch.autograd.grad(loss, features, retain_graph=True)
-    save("margins", **{name: array(value) for name, value in answers.items()})
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
     generator()
     discriminator()
     recognizers()
-    margins()
