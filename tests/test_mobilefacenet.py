@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden.fill import State, images, uniform
-from PIL import Image
 
 from advcloak_jax.networks.torch_weights import TENSOR_OF_LEAF, TorchLayer, load
-from advcloak_jax.recognizers.convention import Convention, Three
+from advcloak_jax.recognizers.convention import Convention
 from advcloak_jax.recognizers.layers import DepthwiseConv
 from advcloak_jax.recognizers.mobilefacenet import MobileFaceNet
 from advcloak_jax.recognizers.recognizer import embed
@@ -26,7 +25,6 @@ from advcloak_jax.recognizers.torch_names.mobilefacenet import (
     trebien_layers,
     xiaoccer_layers,
 )
-from advcloak_jax.recognizers.weights import read_weights
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -207,38 +205,3 @@ def test_grouped_depthwise_methods_are_the_same_layer(stride: int) -> None:
 
     for got, want in zip(jax.tree.leaves(answer("shifted")), jax.tree.leaves(answer("grouped")), strict=True):
         np.testing.assert_allclose(got, want, atol=1e-5)
-
-
-REAL: tuple[tuple[str, str, Three, Three], ...] = (
-    ("mobilefacenet_casia/068.ckpt", "mobilefacenet_casia/xiaoccer_casia.onnx", (127.5,) * 3, (128.0,) * 3),
-    (
-        "mobilefacenet_imagenet_norm/mobilefacenet.pt",
-        "mobilefacenet_imagenet_norm/mobilefacenet.onnx",
-        (123.675, 116.28, 103.53),
-        (58.395, 57.12, 57.375),
-    ),
-)
-
-
-@pytest.mark.parametrize(("weights", "twin", "mean", "std"), REAL)
-def test_published_weights_equal_their_onnx_twins(weights: str, twin: str, mean: Three, std: Three) -> None:
-    files = [SHARED / "models" / weights, SHARED / "models" / twin]
-    faces = sorted((SHARED / "faces" / "celeba").glob("*/*"))[::250][:16]
-    if not all(file.exists() for file in files) or not faces:
-        pytest.skip("needs the published models and faces in the folder ADVCLOAK_SHARED")
-    onnxruntime = pytest.importorskip("onnxruntime")
-    state = read_weights(files[0])
-    match = recognised({name: value.shape for name, value in state.items()})
-    convention = Convention(mean, std, size=match.image_size)
-    module = MobileFaceNet(**match.fields, **FIELDS[match.architecture], convention=convention)
-    variables = load(template(module, (112, 112)), state, match.layers)
-    pixels = np.stack([np.asarray(Image.open(face).convert("RGB"), np.float32) for face in faces])
-    ours = jax.jit(lambda x: embed(module, variables, x))(pixels / 255)
-
-    session = onnxruntime.InferenceSession(str(files[1]))
-    left = (112 - match.image_size[1]) // 2
-    scaled = ((pixels - np.float32(mean)) / np.float32(std))[:, :, left : 112 - left].transpose(0, 3, 1, 2)
-    name = session.get_inputs()[0].name
-    theirs = np.stack([session.run(None, {name: scaled[i : i + 1]})[0].reshape(-1) for i in range(len(faces))])
-    theirs /= np.linalg.norm(theirs, axis=1, keepdims=True)
-    assert (np.asarray(ours) * theirs).sum(1).min() > 0.99999

@@ -1,7 +1,6 @@
 """Imported MXNet graphs: reading, checking, running; published models against their ONNX twins."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 from golden.fill import uniform
 from mxnet_files import SIZE, SymbolWriter, arrays_for, faces, params_bytes
-from PIL import Image
 
 from advcloak_jax.errors import UserError
 from advcloak_jax.recognizers.convention import Convention
@@ -193,29 +191,3 @@ def test_output_must_be_an_embedding(tmp_path: Path) -> None:
     del arrays["arg:fc1_weight"], arrays["arg:fc1_bias"]
     with pytest.raises(UserError, match=r"'bn' gives \[1, 8, 6, 8\]"):
         from_file(symbol_file, {name: a for name, a in arrays.items() if "dw" not in name}, CONVENTION, output="bn")
-
-
-SHARED = Path(os.environ.get("ADVCLOAK_SHARED", Path(__file__).parents[2] / "shared"))
-PUBLISHED = {
-    "mobilefacenet_y1": ("model", "y1_insightface.onnx", 128),
-    "mobileface_v2": ("MobileFace_Identification_V2", "mobileface_v2.onnx", 256),
-}
-
-
-@pytest.mark.parametrize("model", PUBLISHED)
-def test_published_model_equals_its_onnx_twin(model: str) -> None:
-    stem, twin, size = PUBLISHED[model]
-    folder = SHARED / "models" / model
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there")
-    onnxruntime = pytest.importorskip("onnxruntime")
-    module, _, variables = from_file(folder / f"{stem}-symbol.json", read_params(folder / f"{stem}-0000.params"))
-    assert module.embedding_size == size
-    files = [sorted(person.iterdir())[0] for person in sorted((SHARED / "faces" / "celeba").iterdir())[:8]]
-    pixels = np.stack([np.asarray(Image.open(file).convert("RGB"), np.float32) for file in files]) / 255
-    found = np.asarray(jax.jit(lambda x: module.apply(variables, x, train=False))(pixels))
-    session = onnxruntime.InferenceSession(str(folder / twin))
-    inputs = (pixels * 255).transpose(0, 3, 1, 2)
-    (wanted,) = session.run(None, {session.get_inputs()[0].name: inputs})
-    found, wanted = (value / np.linalg.norm(value, axis=1, keepdims=True) for value in (found, wanted))
-    np.testing.assert_allclose(found, wanted, atol=1e-5)

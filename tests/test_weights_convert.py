@@ -13,8 +13,8 @@ from golden.fill import tensor
 from advcloak_jax.errors import UserError
 from advcloak_jax.networks.torch_weights import TorchLayer
 from advcloak_jax.recognizers.torch_names.layout import Layout, Match, Shapes
-from advcloak_jax.recognizers.weights import read_weights
 from advcloak_jax.recognizers.weights.convert import all_layouts, convert, recognise
+from advcloak_jax.recognizers.weights.reader import read_weights
 
 SHARED = Path(os.environ.get("ADVCLOAK_SHARED", Path(__file__).parents[2] / "shared"))
 SHAPES: dict[str, tuple[int, ...]] = {

@@ -18,8 +18,8 @@ from golden.fill import tensor
 from weight_files import archive, legacy, safetensors_bytes, storage, stored_tensor, word
 
 from advcloak_jax.errors import UserError
-from advcloak_jax.recognizers.weights import read_weights
 from advcloak_jax.recognizers.weights.pytorch_file import MAGIC
+from advcloak_jax.recognizers.weights.reader import read_weights
 
 FILES = Path(__file__).parent / "golden" / "weight_files"
 SHARED = Path(os.environ.get("ADVCLOAK_SHARED", Path(__file__).parents[2] / "shared"))

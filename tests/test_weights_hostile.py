@@ -13,8 +13,8 @@ import pytest
 from weight_files import archive, legacy, newer_tensor, state_file, storage, stored_tensor, word
 
 from advcloak_jax.errors import UserError
-from advcloak_jax.recognizers.weights import read_weights
 from advcloak_jax.recognizers.weights.pytorch_file import MAGIC
+from advcloak_jax.recognizers.weights.reader import read_weights
 
 
 class Call:

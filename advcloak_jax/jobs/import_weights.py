@@ -75,7 +75,7 @@ def _from_tensors(config: ImportConfig, file: Path, name: str) -> tuple[Network,
     state = read_weights(file, key=config.key)
     shapes = {tensor: tuple(value.shape) for tensor, value in state.items()}
     layout, match = convert.recognise(shapes, architecture=config.architecture, layouts=convert.all_layouts())
-    usual = zoo.architecture(match.architecture).convention
+    usual = layout.convention or zoo.architecture(match.architecture).convention
     convention = _convention(config, usual)._replace(size=match.image_size)
     module = zoo.build(match.architecture, convention=convention, **match.fields)
     variables = convert.convert(imported.template(module, match.image_size), state, match)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from advcloak_jax.networks.torch_weights import TorchLayer
+from advcloak_jax.recognizers.convention import Convention
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shape of every tensor of a state dict by its name."""
@@ -29,10 +30,12 @@ class Layout(NamedTuple):
     """One way in which state dicts of `architectures` (names in the zoo) are published.
 
     recognise: shapes -> Match by the distinctive names, also when other tensors are missing or misshapen; None when
-    the state dict is of another layout. example: a name that only this layout has, for error messages.
+    the state dict is of another layout. example: a name that only this layout has, for error messages. convention: what
+    its published weights read, where it is not the architecture's usual input.
     """
 
     name: str
     architectures: tuple[str, ...]
     example: str
     recognise: Callable[[Shapes], Match | None]
+    convention: Convention | None = None

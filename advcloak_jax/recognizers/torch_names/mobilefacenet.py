@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from advcloak_jax.networks.torch_weights import TorchLayer
+from advcloak_jax.recognizers.convention import Convention
 from advcloak_jax.recognizers.layers import scaled_channels
 from advcloak_jax.recognizers.mobilefacenet import Units, plan
 from advcloak_jax.recognizers.torch_names.layout import Layout, Match, Shapes
@@ -138,8 +139,16 @@ def _foamliu(shapes: Shapes) -> Match | None:
     return _match(shapes, foamliu_layers(), "mobilefacenet_relu6", 128)
 
 
+IMAGENET = Convention((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
 LAYOUTS: tuple[Layout, ...] = (
-    Layout("Xiaoccer's MobileFaceNet", ("mobilefacenet",), "linear7.conv.weight", _xiaoccer),
+    Layout(
+        "Xiaoccer's MobileFaceNet",
+        ("mobilefacenet",),
+        "linear7.conv.weight",
+        _xiaoccer,
+        Convention(std=(128.0, 128.0, 128.0)),
+    ),
     Layout("TreB1eN's MobileFaceNet", ("mobilefacenet",), "conv_6_sep.conv.weight", _trebien),
     Layout(
         "InsightFace arcface_torch mbf",
@@ -147,5 +156,5 @@ LAYOUTS: tuple[Layout, ...] = (
         "conv_sep.layers.0.weight",
         _insightface,
     ),
-    Layout("foamliu's MobileFaceNet", ("mobilefacenet_relu6",), "gdconv.depthwise.weight", _foamliu),
+    Layout("foamliu's MobileFaceNet", ("mobilefacenet_relu6",), "gdconv.depthwise.weight", _foamliu, IMAGENET),
 )
