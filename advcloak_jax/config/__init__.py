@@ -1,0 +1,31 @@
+"""Every setting of every job. Defaults are the paper's; docstrings under the fields are the `--help` texts."""
+
+from advcloak_jax.config.checks import flag
+from advcloak_jax.config.evaluation import Mirror, TableConfig, TargetsConfig, VerifyConfig
+from advcloak_jax.config.importing import ImportConfig
+from advcloak_jax.config.recognizer import Classifier, Margin, RecognizerConfig, Sampling
+from advcloak_jax.config.stages import Distance, ImageConfig, PersonConfig, Subspace
+from advcloak_jax.config.training import BadImage, Dtype, Parallel, Preset, SplitConfig, TrainConfig
+
+__all__ = [
+    "BadImage",
+    "Classifier",
+    "Distance",
+    "Dtype",
+    "ImageConfig",
+    "ImportConfig",
+    "Margin",
+    "Mirror",
+    "Parallel",
+    "PersonConfig",
+    "Preset",
+    "RecognizerConfig",
+    "Sampling",
+    "SplitConfig",
+    "Subspace",
+    "TableConfig",
+    "TargetsConfig",
+    "TrainConfig",
+    "VerifyConfig",
+    "flag",
+]

@@ -1,0 +1,100 @@
+"""Settings of what `evaluate.py` does."""
+
+import dataclasses
+from typing import Literal
+
+from advcloak_jax.config.checks import require, require_seed
+from advcloak_jax.config.training import BadImage
+
+Mirror = Literal["auto", "yes", "no"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TableConfig:
+    """Measure protection: every cloak against every target, in the 1:N protocol."""
+
+    cloaks: tuple[str, ...] = ("runs/image", "runs/person")
+    """Runs of stage I (evaluated as AdvFaces+) and stage II (as AdvCloak). The first one's data and split are used."""
+    targets: tuple[str, ...] = ("runs/recognizer",)
+    """Recognisers to hide from: run folders, or onnx:FILE.onnx[,mean=127.5][,std=128][,channels=rgb][,name=NAME]."""
+    out: str = "runs/table"
+    """Folder for table.json, table.csv, table.txt, the pictures and report.html."""
+    distractors: tuple[str, ...] = ()
+    """More faces of other people to hide among, as in --data of the training jobs."""
+    max_distractors: int = 0
+    """Use at most so many distractors, drawn at random; 0: all."""
+    norm: float = 1200.0
+    """L2 norm of every mask in grey levels at 112x112; other image sizes get the same strength per pixel."""
+    bootstrap: int = 2000
+    """Resamplings of the persons behind the confidence intervals."""
+    seed: int = 0
+    """Seed of the random masks and of the bootstrap."""
+    on_bad_image: BadImage = "refuse"
+    """What to do about unreadable or misshapen images: refuse the data set, or skip them and list them."""
+    cache: str = "runs/cache"
+    """Folder for rendered synthetic faces and compiled programs."""
+    pictures: int = 5
+    """Persons shown in the picture grid."""
+    report: str = ""
+    """Where the self-contained report goes. Default: report.html in --out."""
+
+    def __post_init__(self) -> None:
+        require(len(self.targets) > 0, "--targets needs at least one recogniser.")
+        require(len(self.cloaks) > 0, "--cloaks needs at least one run folder.")
+        require_seed(self.seed)
+        require(self.norm > 0, "--norm must be more than 0.")
+        require(self.bootstrap >= 100, "--bootstrap must be at least 100.")
+        require(self.pictures >= 1, "--pictures must be at least 1.")
+        require(self.max_distractors >= 0, "--max-distractors must be 0 or more.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    """Measure recognisers: same or different person, on people they never saw."""
+
+    targets: tuple[str, ...] = ("runs/recognizer",)
+    """Recognisers: run folders, or onnx:FILE.onnx[,mean=127.5][,std=128][,channels=rgb][,name=NAME]."""
+    data: tuple[str, ...] = ()
+    """Faces to draw pairs from. Default: the people of the first run whom no recogniser trained on."""
+    pairs: str = ""
+    """Pairs that are drawn already, instead of --data: a CSV list (image1, image2, same, perhaps fold), LFW's
+    pairs.txt, or a file of InsightFace's, which ends in .bin."""
+    pairs_root: str = ""
+    """Folder below which a list's images lie. Default: the list's own."""
+    mirror: Mirror = "auto"
+    """Add the embedding of each face's mirror image, as LFW's protocol is mostly run; auto: yes for --pairs only."""
+    image_size: int = 112
+    """Height and width of the faces in pixels, when --data or --pairs is given and no target is a run folder."""
+    out: str = "runs/verify"
+    """Folder for verification.json, verification.csv, the ROC curves and the histograms."""
+    same: int = 20_000
+    """Pairs of one person to draw, at most."""
+    different: int = 20_000
+    """Pairs of two persons to draw, at most."""
+    seed: int = 0
+    """Seed of the draw."""
+    on_bad_image: BadImage = "refuse"
+    """What to do about unreadable or misshapen images: refuse the data set, or skip them (and their pairs) and list
+    them."""
+    cache: str = "runs/cache"
+    """Folder for rendered synthetic faces and compiled programs."""
+
+    def __post_init__(self) -> None:
+        require(len(self.targets) > 0, "--targets needs at least one recogniser.")
+        require(not (self.data and self.pairs), "--data and --pairs exclude each other: draw pairs, or bring them.")
+        require(bool(self.pairs or not self.pairs_root), "--pairs-root is only for the list that --pairs names.")
+        require_seed(self.seed)
+        require(self.same >= 1, "--same must be at least 1.")
+        require(self.different >= 1, "--different must be at least 1.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TargetsConfig:
+    """List recognisers and check that each one works."""
+
+    targets: tuple[str, ...] = ("runs",)
+    """Recognisers as in `table`, or folders to look through for runs and ONNX files."""
+    out: str = ""
+    """Folder for targets.json and targets.csv. Default: only print."""
+    cache: str = "runs/cache"
+    """Folder for compiled programs."""

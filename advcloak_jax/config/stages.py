@@ -1,0 +1,79 @@
+"""Settings of stage I and stage II."""
+
+import dataclasses
+from typing import Literal
+
+from advcloak_jax.config.checks import flag, require
+from advcloak_jax.config.training import TrainConfig
+
+Subspace = Literal["plain", "affine-hull", "class-centre", "convex-hull"]
+Distance = Literal["cosine", "euclidean"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageConfig(TrainConfig):
+    """Stage I: train the generator to make one mask per image."""
+
+    run: str = "runs/image"
+    surrogate: str = "runs/recognizer"
+    """Run folder of the recogniser to learn against."""
+    images: int = 50_000
+    """At most so many images of the generator's persons, drawn at random."""
+    generator_width: int = 64
+    """Channels of the generator's first layer."""
+    discriminator_width: int = 32
+    """Channels of the discriminator's first layer."""
+    lambda_norm: float = 1.0
+    """Weight of the norm loss (lambda1 of Eq. 8)."""
+    lambda_adversarial: float = 10.0
+    """Weight of the adversarial loss (lambda2 of Eq. 8)."""
+    norm_floor: float = 3.0
+    """Norm below which a mask costs nothing (eps of Eq. 12, 13; [0, 1] scale, at 112x112; scaled to other sizes)."""
+    beta1: float = 0.5
+    """Adam's first decay rate."""
+    beta2: float = 0.9
+    """Adam's second decay rate."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.images >= 1, "--images must be at least 1.")
+        for name in ("generator_width", "discriminator_width"):
+            require(getattr(self, name) >= 1, f"{flag(name)} must be at least 1.")
+        for name in ("lambda_norm", "lambda_adversarial", "norm_floor"):
+            require(getattr(self, name) >= 0, f"{flag(name)} must be 0 or more.")
+        for name in ("beta1", "beta2"):
+            require(0 <= getattr(self, name) < 1, f"{flag(name)} must be in [0, 1).")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PersonConfig(ImageConfig):
+    """Stage II: train the generator to make one mask per person."""
+
+    run: str = "runs/person"
+    generator: str = "runs/image"
+    """Run folder of stage I, whose generator, discriminator and widths this job starts from."""
+    surrogate: str = ""
+    """Run folder of the recogniser to learn against. Default: stage I's."""
+    persons: int = 2
+    """Persons per step over all devices; --batch is this times --split.generator-images."""
+    subspace: Subspace = "convex-hull"
+    """What an embedding is pushed away from: its own original (plain), or a model of the person's feature subspace."""
+    distance: Distance = "cosine"
+    """Cosine to the nearest point of the subspace (the authors' code), or Euclidean distance to it (the paper)."""
+    warmup_epochs: float = 40.0
+    """Epochs for which the convex hull is replaced by the class centre, as early embeddings lie inside the hull."""
+    lower: float = 0.0
+    """Lower bound of the convex hull's weights."""
+    upper: float = 1.0
+    """Upper bound of the convex hull's weights."""
+    projection_iterations: int = 20
+    """Iterations of the hull projection."""
+    learning_rate: float = 2e-8
+    lambda_adversarial: float = 15.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.persons >= 1, "--persons must be at least 1.")
+        require(self.warmup_epochs >= 0, "--warmup-epochs must be 0 or more.")
+        require(self.projection_iterations >= 1, "--projection-iterations must be at least 1.")
+        require(self.lower <= self.upper, f"--lower {self.lower} must not exceed --upper {self.upper}.")
