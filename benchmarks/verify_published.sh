@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Verification of published recognisers on FACES/celeba: imported ones and ONNX files, on the same drawn pairs.
+# Verification of published recognisers, imported and as ONNX files: pairs drawn from FACES/celeba, and FACES/lfw_pairs.csv.
 # usage: benchmarks/verify_published.sh FACES MODELS OUT
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,3 +24,5 @@ onnx=(
 )
 "$python" evaluate.py verify --targets "${imported[@]}" "${onnx[@]}" --data "folder:$faces/celeba" --cache "$out/cache" \
   --out "$out/verify"
+"$python" evaluate.py verify --targets "${imported[@]}" "${onnx[4]}" --pairs "$faces/lfw_pairs.csv" --pairs-root "$faces/lfw_grey" \
+  --cache "$out/cache" --out "$out/verify-lfw"
