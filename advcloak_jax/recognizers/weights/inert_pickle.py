@@ -6,10 +6,10 @@ this machine does those that make containers, tensors and inert records; it impo
 
 import pickletools
 import sys
-from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NoReturn
 
 from advcloak_jax.errors import UserError
+from advcloak_jax.recognizers.weights.records import Instance, Name, shown
 from advcloak_jax.recognizers.weights.tensors import Storage, checked_storage, checked_tensor
 
 MOST_OPERATIONS = 5_000_000
@@ -59,32 +59,6 @@ ARGUMENTS = {
 }
 """Operations that push their argument."""
 KEYS = (str, bytes, int, float, bool, type(None))
-
-
-@dataclass(frozen=True)
-class Name:
-    """A class or function that a file names; it is never imported."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-@dataclass(eq=False)
-class Instance:
-    """What would be an object of class `kind`: its attributes, and its items where it is a dict."""
-
-    kind: Name
-    attributes: dict[Any, Any] = field(default_factory=dict)
-    items: dict[Any, Any] = field(default_factory=dict)
-
-
-def shown(text: object) -> str:
-    """A file's own words, quoted for a message: short, on one line."""
-    words = ascii(str(text)[:80])
-    return words if len(str(text)) <= 80 else words + "..."
 
 
 def load(stream: BinaryIO, source: str) -> tuple[Any, dict[str, Storage]]:

@@ -5,7 +5,7 @@ import numpy as np
 import safetensors
 
 from advcloak_jax.errors import UserError
-from advcloak_jax.recognizers.weights.inert_pickle import shown
+from advcloak_jax.recognizers.weights.records import shown
 from advcloak_jax.recognizers.weights.state_dict import find
 from advcloak_jax.recognizers.weights.tensors import plain
 

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from advcloak_jax.errors import UserError
-from advcloak_jax.recognizers.weights.inert_pickle import Instance, shown
+from advcloak_jax.recognizers.weights.records import Instance, shown
 from advcloak_jax.recognizers.weights.tensors import Tensor
 
 T = TypeVar("T", Tensor, np.ndarray)
