@@ -17,8 +17,10 @@ from jax.sharding import PartitionSpec as P
 from advcloak_jax.errors import UserError
 from advcloak_jax.networks.discriminator import Discriminator
 from advcloak_jax.networks.generator import Generator
+from advcloak_jax.recognizers import margins
 from advcloak_jax.recognizers.iresnet import IResNet
 from advcloak_jax.training import parallel, state, steps
+from advcloak_jax.training.recognizer_step import recognizer_step
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -34,8 +36,10 @@ def data() -> small.Data:
 
 def recognizer(optimiser: optax.GradientTransformation, margin: str = "arcface") -> tuple[Callable[..., Any], Any]:
     module = small.SmallRecognizer(axis_name=steps.DEVICES)
-    step = steps.recognizer_step(module, optimiser, margin, 16.0, 0.3)
-    initial = state.init_recognizer(module, small.PERSONS, small.SIZE, optimiser, jax.random.key(2))
+    chosen = margins.Margin(margin, 16.0, 0.3)
+    step = recognizer_step(module, optimiser, chosen)
+    norms = margins.first_norms(chosen)
+    initial = state.init_recognizer(module, small.PERSONS, small.SIZE, optimiser, jax.random.key(2), norms=norms)
     return (lambda _: step), initial
 
 
@@ -83,7 +87,7 @@ QUICK = [
     ("person", {"kind": "convex-hull", "distance": "cosine"}),
 ]
 REST = [
-    *(("recognizer", {"margin": margin}) for margin in ("softmax", "cosface")),
+    *(("recognizer", {"margin": margin}) for margin in ("softmax", "cosface", "sface", "adaface")),
     *(
         ("person", {"kind": kind, "distance": distance})
         for kind in ("plain", "class-centre", "affine-hull", "convex-hull")
@@ -161,7 +165,7 @@ def test_the_published_networks_agree_too(data: small.Data) -> None:
 @pytest.mark.slow
 def test_the_published_recogniser_agrees_too(data: small.Data) -> None:
     module = IResNet((1, 1, 1, 1), 0.125, small.EMBEDDING, dropout=0.0, axis_name=steps.DEVICES)
-    step = steps.recognizer_step(module, small.recording(), "arcface", 16.0, 0.3)
+    step = recognizer_step(module, small.recording(), margins.Margin("arcface", 16.0, 0.3))
     initial = jax.jit(
         lambda: state.init_recognizer(module, small.PERSONS, small.SIZE, small.recording(), jax.random.key(2))
     )()
