@@ -12,10 +12,12 @@ import pytest
 from PIL import Image
 
 from advcloak_jax.errors import UserError
-from advcloak_jax.evaluation import verification
+from advcloak_jax.evaluation import diagnosis, verification
 from advcloak_jax.evaluation.onnx_spec import parse_onnx
 from advcloak_jax.evaluation.onnx_target import OnnxTarget
 from advcloak_jax.evaluation.targets import FlaxTarget
+from advcloak_jax.recognizers.convention import Convention
+from advcloak_jax.recognizers.iresnet import IResNet
 
 onnx = pytest.importorskip("onnx", reason="the onnx package makes the test's graphs")
 SHARED = Path(__file__).parents[1].parent / "shared"
@@ -168,6 +170,28 @@ def test_flax_target_cuts_blocks_and_scales_pixels() -> None:
     assert network.name == "ours"
     with pytest.raises(ValueError, match="uint8 faces"):
         network.embed(images[:0])
+
+
+def test_targets_can_be_fed_otherwise(tmp_path: Path) -> None:
+    """With another convention they are what they would be if they had been named with it."""
+    images, other = faces(3), Convention((10.0, 20.0, 30.0), (2.0, 4.0, 8.0), "bgr")
+    path = graph(tmp_path / "net.onnx", ["n", 3, 112, 96])
+    named = target(f"onnx:{path},mean=10/20/30,std=2/4/8,channels=bgr")
+    fed = target(f"onnx:{path}").with_convention(other)
+    np.testing.assert_array_equal(fed.embed(images), named.embed(images))
+    assert fed.convention == named.convention == other._replace(size=(112, 96))
+
+    small = {"units": (1, 1, 1, 1), "width": 0.125, "embedding_size": 8}
+    modules = [IResNet(**small), IResNet(**small, convention=other)]
+    variables = modules[0].init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+    ours, theirs = (FlaxTarget("ours", module, variables, batch=4) for module in modules)
+    pictures = faces(3, 32)
+    np.testing.assert_array_equal(ours.with_convention(other).embed(pictures), theirs.embed(pictures))
+    assert np.abs(ours.embed(pictures) - theirs.embed(pictures)).max() > 1e-3
+    flat = FlaxTarget("flat", Flatten(), {"params": {"scale": jnp.ones(1)}})
+    assert isinstance(ours, diagnosis.Adjustable)
+    assert isinstance(fed, diagnosis.Adjustable)
+    assert not isinstance(flat, diagnosis.Adjustable)
 
 
 @pytest.mark.slow

@@ -239,7 +239,7 @@ def test_the_convention_at_fault_is_found(right: Convention, now: Convention, op
     text = diagnosis.explain("picky", 0.51, 400, found)
     gain = f"{options} gives {found.cause.auc:.2f} instead of {found.auc:.2f} on {found.pairs} of them"
     head = "picky: AUC 0.51 over 400 pairs is closer to guessing (0.5) than to recognising (1)"
-    assert text == f"{head}; {gain}: add {options} to the recogniser."
+    assert text == f"{head}; {gain}: give the recogniser {options} (an imported one: import it again with them)."
 
 
 def test_swapped_channels_and_loose_crops_are_found_for_any_target() -> None:

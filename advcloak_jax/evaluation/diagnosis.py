@@ -142,7 +142,12 @@ def _inputs(target: Target) -> Iterator[_Way]:
     if isinstance(target, Adjustable):
         for convention in conventions(target.convention):
             options = difference(target.convention, convention)
-            yield options, f"add {options} to the recogniser", target.with_convention(convention), np.asarray
+            yield (
+                options,
+                f"give the recogniser {options} (an imported one: import it again with them)",
+                target.with_convention(convention),
+                np.asarray,
+            )
     else:
         advice = "the network wants BGR; import or wrap it with that order"
         yield "swapping red and blue", advice, target, lambda faces: faces[..., ::-1]

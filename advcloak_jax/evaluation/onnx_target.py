@@ -1,5 +1,7 @@
 """A black box in an ONNX file, through onnxruntime."""
 
+import copy
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,20 @@ class OnnxTarget:
     @property
     def reads(self) -> str:
         """One line about what the network reads."""
-        return describe(Convention(self._spec.mean, self._spec.std, self._spec.channels, self._size))
+        return describe(self.convention)
+
+    @property
+    def convention(self) -> Convention:
+        """What the network is fed."""
+        return Convention(self._spec.mean, self._spec.std, self._spec.channels, self._size)
+
+    def with_convention(self, convention: Convention) -> "OnnxTarget":
+        """The same network, fed by another scale and channel order; its input size is its own."""
+        other = copy.copy(self)
+        other._spec = dataclasses.replace(
+            self._spec, mean=convention.mean, std=convention.std, channels=convention.channels
+        )
+        return other
 
     def parameters(self) -> int | None:
         """Numbers in the file's initialisers, or None when the onnx package, which reads them, is not installed."""

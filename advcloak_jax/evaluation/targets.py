@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from advcloak_jax.images import to_unit
+from advcloak_jax.recognizers.convention import Convention
 from advcloak_jax.recognizers.recognizer import embed
 
 
@@ -27,6 +28,7 @@ class FlaxTarget:
     def __init__(self, name: str, module: nn.Module, variables: Any, batch: int = 64) -> None:
         """`variables` as the module takes them; `batch` faces are embedded at a time, on the default device."""
         self.name = name
+        self._module = module
         self._variables = jax.device_put(variables)
         self._batch = batch
         self._embed = jax.jit(lambda variables, images: embed(module, variables, to_unit(images)))
@@ -36,6 +38,16 @@ class FlaxTarget:
         other = copy.copy(self)
         other._variables = variables
         return other
+
+    @property
+    def convention(self) -> Convention:
+        """What the network is fed. AttributeError for a network without a convention."""
+        found: Convention = self._module.convention
+        return found
+
+    def with_convention(self, convention: Convention) -> "FlaxTarget":
+        """The same network and variables, fed otherwise; compiled anew."""
+        return FlaxTarget(self.name, self._module.clone(convention=convention), self._variables, self._batch)
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """[B, H, W, 3] uint8 RGB -> [B, d] float32 of unit norm. Raises ValueError for no or other images."""
