@@ -108,9 +108,21 @@ def diagnose(target: Target, images: np.ndarray, pairs: Pairs, *, seed: int = 0)
     return Diagnosis(measure(target, faces), len(few.same), isinstance(target, Adjustable), tuple(trials))
 
 
+def explain_trained(name: str, measured: float, pairs: int) -> str:
+    """The warning about a recogniser that was trained here, and so is fed as it should be."""
+    return (
+        f"{_head(name, measured, pairs)}: train it longer or on more people, and check that these faces are cropped "
+        "like those it was trained on."
+    )
+
+
+def _head(name: str, measured: float, pairs: int) -> str:
+    return f"{name}: AUC {measured:.2f} over {pairs:,} pairs is closer to guessing (0.5) than to recognising (1)"
+
+
 def explain(name: str, measured: float, pairs: int, diagnosis: Diagnosis) -> str:
     """The warning about a recogniser whose AUC over `pairs` pairs is too low, in one sentence."""
-    head = f"{name}: AUC {measured:.2f} over {pairs:,} pairs is closer to guessing (0.5) than to recognising (1)"
+    head = _head(name, measured, pairs)
     cause = diagnosis.cause
     if cause is not None:
         return (

@@ -61,7 +61,7 @@ def run_verify(config: VerifyConfig) -> None:
         for one in targets:
             results[one.target.name] = _measure(one.target, trial, mirror, progress)
     for one in targets:
-        _warn(one.target, results[one.target.name], trial)
+        _warn(one, results[one.target.name], trial)
     _write(config, results, trial, mirror)
 
 
@@ -140,13 +140,16 @@ def _rank1(embeddings: np.ndarray, identity: np.ndarray | None) -> float | None:
     return verification.rank1(embeddings, identity)
 
 
-def _warn(target: Target, measured: dict[str, Any], trial: Trial) -> None:
+def _warn(loaded: LoadedTarget, measured: dict[str, Any], trial: Trial) -> None:
     """Warn of a recogniser that tells nobody apart, with the cause where one is found."""
-    pairs = len(trial.pairs.same)
-    if diagnosis.suspicious(measured["auc"], pairs):
-        print(f"{target.name}: a low AUC, trying other scales, channel orders and crops ...", file=sys.stderr)
-        found = diagnosis.diagnose(target, trial.images, trial.pairs)
-        _log.warning(diagnosis.explain(target.name, measured["auc"], pairs, found))
+    target, auc, pairs = loaded.target, measured["auc"], len(trial.pairs.same)
+    if not diagnosis.suspicious(auc, pairs):
+        return
+    if loaded.folder is not None and not is_imported(loaded.folder):
+        _log.warning(diagnosis.explain_trained(target.name, auc, pairs))
+        return
+    print(f"{target.name}: a low AUC, trying other scales, channel orders and crops ...", file=sys.stderr)
+    _log.warning(diagnosis.explain(target.name, auc, pairs, diagnosis.diagnose(target, trial.images, trial.pairs)))
 
 
 def _describe(trial: Trial, mirror: bool) -> str:
