@@ -44,7 +44,7 @@ class MxnetGraph(nn.Module):
             raise ValueError("imported graphs are frozen: call with train=False")
         symbol = parse_symbol(self.symbol, "the imported MXNet symbol")
         # In float32: bfloat16 would round the pixels, mask and all, to whole grey levels.
-        features = run(symbol, prepare(images, self.convention), self._variable, self.dtype).plain()
+        features = run(symbol, prepare(images, self.convention), self._variable, self.dtype, self.convolved).plain()
         size = self.embedding_size or (features.shape[1] if features.ndim > 1 else 0)
         if features.shape != (images.shape[0], size, *[1] * (features.ndim - 2)):
             name = symbol.nodes[symbol.output[0]].name
@@ -54,6 +54,10 @@ class MxnetGraph(nn.Module):
                 "name the layer of the embedding."
             )
         return features.reshape(images.shape[0], size).astype(jnp.float32)
+
+    def convolved(self, feature_map: jax.Array) -> jax.Array:
+        """A convolution's output [B, h, w, C] as it is; `feature_maps.changed` steps in here."""
+        return feature_map
 
     def _variable(self, name: str, parameter: Parameter) -> jax.Array:
         """The parameter or statistic called `name`, made by its initialiser where there is none yet."""

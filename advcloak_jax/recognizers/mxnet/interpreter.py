@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from advcloak_jax.errors import UserError
 from advcloak_jax.networks.layers import Dtype
+from advcloak_jax.recognizers.mxnet import layers
 from advcloak_jax.recognizers.mxnet.operators import OPERATORS
 from advcloak_jax.recognizers.mxnet.symbol import INPUT, VARIABLE, Node, Symbol
 from advcloak_jax.recognizers.mxnet.values import CHANNELS_LAST, Parameter, Value, plain
@@ -16,10 +17,17 @@ Variable = Callable[[str, Parameter], jax.Array]
 """The stored array of a variable, by its name and what it must be."""
 
 
-def run(symbol: Symbol, images: jax.Array, variable: Variable, dtype: Dtype = jnp.float32) -> Value:
+def run(
+    symbol: Symbol,
+    images: jax.Array,
+    variable: Variable,
+    dtype: Dtype = jnp.float32,
+    convolved: Callable[[jax.Array], jax.Array] | None = None,
+) -> Value:
     """The symbol's output for `images` [B, H, W, 3] as its graph wants them.
 
     Convolutions and dense layers compute in `dtype`, everything before the first of them in the images' dtype.
+    `convolved` is applied to what every convolution of more than one pixel gives, [B, h, w, C].
     Raises UserError for a node whose operator cannot take its inputs.
     """
     data = Value(images, CHANNELS_LAST)
@@ -37,10 +45,17 @@ def run(symbol: Symbol, images: jax.Array, variable: Variable, dtype: Dtype = jn
             raise UserError(
                 f"the MXNet node '{node.name}' ({node.op}) cannot take inputs of shapes {shapes}: {reason}."
             ) from error
+        if convolved is not None and _is_spatial(node):
+            made = [value._replace(array=convolved(value.array)) for value in made]
         values |= {(number, part): value for part, value in enumerate(made)}
     if symbol.output not in values:
         raise UserError(f"the MXNet node '{symbol.nodes[symbol.output[0]].name}' has no output {symbol.output[1]}.")
     return values[symbol.output]
+
+
+def _is_spatial(node: Node) -> bool:
+    """Whether the node is a convolution of more than one pixel."""
+    return OPERATORS[node.op].apply is layers.convolve and max(layers.pair(node.attributes, "kernel")) > 1
 
 
 def _apply(
