@@ -5,17 +5,21 @@ import contextlib
 import dataclasses
 import errno
 import io
+import json
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from advcloak_jax import presets
+from advcloak_jax import presets, settings, sweep
+from advcloak_jax.config import StartConfig, TrainConfig
 from advcloak_jax.errors import UserError
+from advcloak_jax.settings_file import read_settings
 from advcloak_jax.training import runs
 
 BAD_INPUT_STATUS = 2
@@ -23,10 +27,11 @@ T = TypeVar("T")
 
 
 def parse(program: str, jobs: Mapping[str, type], arguments: Sequence[str]) -> tuple[str, Any]:
-    """Job name and settings from `JOB --flag value ...`.
+    """Job name and settings from `JOB --flag value ...`, with the combination of a sweep that this start trains.
 
-    The defaults are the preset's, or with --resume those of the run in the folder. Raises UserError on an unknown or
-    ill-typed flag, naming the nearest valid one. Exits with status 0 after --help.
+    The defaults are the preset's, or with --resume those of the run in the folder, and over them those of --config.
+    Raises UserError on an unknown or ill-typed flag, naming the nearest valid one. Exits with status 0 after --help and
+    --sweep-list.
     """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: python {program} {{{','.join(jobs)}}} [--flag value ...]\n")
@@ -37,12 +42,41 @@ def parse(program: str, jobs: Mapping[str, type], arguments: Sequence[str]) -> t
     job = arguments[0]
     if job not in jobs:
         raise UserError(f"{job!r} is no job of {program}; use one of {', '.join(jobs)}.")
-    return job, _parsed(f"{program} {job}", jobs[job], arguments[1:], _defaults(job, jobs[job], arguments[1:]))
+    config = _parsed(f"{program} {job}", jobs[job], arguments[1:], _defaults(job, jobs[job], arguments[1:]))
+    if isinstance(config, TrainConfig):
+        config = _of_sweep(config)
+    return job, dataclasses.replace(config, cache=_cache_folder(config))
 
 
 def parse_one(program: str, kind: type[T], arguments: Sequence[str]) -> T:
     """Settings from `FILE --flag value ...` of a program that does one job. Raises UserError as `parse` does."""
     return _parsed(program, kind, arguments or ["--help"], None)
+
+
+def print_settings(config: StartConfig) -> NoReturn:
+    """Print what --config would need to ask for the same, and exit with status 0."""
+    print(json.dumps(settings.to_dict(config), indent=2))
+    raise SystemExit(0)
+
+
+def _of_sweep(config: TrainConfig) -> TrainConfig:
+    """The settings that this start trains with."""
+    if not config.sweep:
+        if config.sweep_list or config.sweep_index is not None:
+            raise UserError("--sweep-list and --sweep-index belong to --sweep NAME=VALUE,VALUE; give it too.")
+        return config
+    if config.sweep_list:
+        print(sweep.listing(config))
+        raise SystemExit(0)
+    return sweep.pick(config, os.environ)
+
+
+def _cache_folder(config: Any) -> str:
+    """Folder that --cache names; empty for none."""
+    if config.cache != "auto":
+        return "" if config.cache == "none" else config.cache
+    beside = getattr(config, "run", "") or getattr(config, "out", "") or "runs/out"
+    return str(Path(beside).parent / "cache")
 
 
 def _parsed(program: str, kind: type[T], arguments: Sequence[str], default: T | None) -> T:
@@ -78,20 +112,27 @@ def _first_sentence(box: str) -> str:
 def _defaults(job: str, kind: type, arguments: Sequence[str]) -> Any:
     names = {field.name for field in dataclasses.fields(kind)}
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    peek.add_argument("--preset", default="paper")
+    peek.add_argument("--preset")
     peek.add_argument("--run")
+    peek.add_argument("--config")
     peek.add_argument("--resume", action="store_true")
     try:
         known, _ = peek.parse_known_args(arguments)
     except argparse.ArgumentError:
         return kind()  # tyro reports it with the rest
-    default: Any = presets.settings(job, kind, known.preset)
+    values = read_settings(Path(known.config), job) if known.config else {}
+
+    def with_file(default: Any) -> Any:
+        return settings.from_dict(kind, values, f"--config {known.config}", default)
+
+    preset = known.preset or values.get("preset")
+    default: Any = with_file(presets.settings(job, kind, preset if isinstance(preset, str) else "paper"))
     if "resume" in names and known.resume:
         folder = Path(known.run or default.run)
         if (folder / "config.json").exists():
             run = runs.read_run(folder)
             if run.job == job:
-                return dataclasses.replace(run.config, run=str(folder))
+                return with_file(dataclasses.replace(run.config, run=str(folder)))
     return default
 
 

@@ -12,7 +12,7 @@ from advcloak_jax.errors import UserError
 
 T = TypeVar("T")
 
-NOT_STORED = ("resume", "preset")
+NOT_STORED = ("config", "print_config", "resume", "preset", "sweep", "sweep_index", "sweep_list")
 """Settings of one start, not of the run."""
 
 
@@ -22,26 +22,54 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in NOT_STORED}
 
 
-def from_dict(kind: type[T], values: dict[str, Any], where: str) -> T:
-    """Settings from a JSON value. Raises UserError naming `where` and the setting that is unknown or ill-typed."""
+def from_dict(kind: type[T], values: dict[str, Any], where: str, base: T | None = None) -> T:
+    """Settings from a JSON value; what it leaves out is as in `base`, or the default.
+
+    Raises UserError naming `where` and the setting that is unknown or ill-typed.
+    """
     hints = typing.get_type_hints(kind)
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    arguments = {}
+    arguments = {} if base is None else {name: getattr(base, name) for name in names}
     for name, value in values.items():
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-            raise UserError(f"{where} has an unknown setting {name!r}; did you mean {near[0]!r}?")
-        arguments[name] = _checked(hints[name], value, f"{where}: {name}")
+            raise UserError(f"{where} has an unknown setting {name!r}; did you mean {nearest(name, names)!r}?")
+        arguments[name] = _checked(hints[name], value, f"{where}: {name}", arguments.get(name))
     try:
         return kind(**arguments)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
 
 
-def _checked(hint: Any, value: Any, where: str) -> Any:
+def nearest(name: str, names: list[str]) -> str:
+    """Which of `names` was most likely meant: the one that `name` abbreviates by its initials, or the most similar."""
+    initials = {"".join(word[0] for word in known.split("_")): known for known in reversed(names)}
+    return initials.get(name) or difflib.get_close_matches(str(name), names, n=1, cutoff=0.0)[0]
+
+
+def from_text(kind: type, name: str, text: str) -> Any:
+    """JSON value that `text` stands for in the setting `name` ("split.protected": in its part) of a settings class.
+
+    What is not of the setting's type stays text, and `from_dict` refuses it.
+    """
+    first, _, rest = name.partition(".")
+    hint = typing.get_type_hints(kind).get(first)
+    if rest and dataclasses.is_dataclass(hint):
+        return {rest: from_text(typing.cast(type, hint), rest, text)}
+    if hint is str or typing.get_origin(hint) is typing.Literal:
+        return text
+    if typing.get_origin(hint) is tuple:
+        return [text]
+    try:
+        return json.loads({"none": "null"}.get(text.lower(), text))
+    except json.JSONDecodeError:
+        return text
+
+
+def _checked(hint: Any, value: Any, where: str, base: Any = None) -> Any:
+    """`value` as `hint` has it; parts of a settings class that it leaves out are those of `base`."""
     origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return from_dict(typing.cast(type, hint), value, where)
+        return from_dict(typing.cast(type, hint), value, where, base)
     if origin is tuple and isinstance(value, list):
         return tuple(_checked(typing.get_args(hint)[0], item, where) for item in value)
     if origin in (typing.Union, types.UnionType):

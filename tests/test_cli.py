@@ -15,7 +15,7 @@ import pytest
 from advcloak_jax import cli
 from advcloak_jax.config import ImageConfig, PersonConfig, RecognizerConfig, SplitConfig, flag
 from advcloak_jax.errors import UserError
-from advcloak_jax.jobs import train
+from advcloak_jax.jobs import evaluate, train
 from advcloak_jax.training.runs import JOBS, start_run
 
 Capture = pytest.CaptureFixture[str]
@@ -150,6 +150,81 @@ def test_the_preset_and_a_flag_above_it() -> None:
     assert (config.width, config.architecture, config.preset) == (0.5, "ir18", "demo")
     _, config = cli.parse("train.py", JOBS, ["recognizer", "--preset=demo"])
     assert config.architecture == "ir18"
+
+
+def test_a_file_replaces_defaults_and_flags_override_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("preset: demo\nwidth: 0.75\nsplit: {protected: 9}\nsteps: 40\n")
+    _, config = cli.parse("train.py", JOBS, ["recognizer", "--config", str(path), "--steps", "80"])
+    assert (config.architecture, config.width, config.steps) == ("ir18", 0.75, 80)  # the preset, the file, the flag
+    assert (config.split.protected, config.split.surrogate) == (9, 200)
+    _, config = cli.parse("train.py", JOBS, ["recognizer", f"--config={path}", "--preset", "paper"])
+    assert (config.architecture, config.width) == ("ir50", 0.75)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lerning_rate: 1.0", r"mine.yaml has an unknown setting 'lerning_rate'; did you mean 'learning_rate'"),
+        ("steps: many", r"mine.yaml: steps is 'many'; it must be of type int"),
+        ("split: {protectd: 3}", r"split has an unknown setting 'protectd'; did you mean 'protected'"),
+        ("batch: 0", r"mine.yaml: --batch must be at least 1"),
+        ("preset: [demo]", r"mine.yaml: preset is .*must be one of paper"),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_sentence(
+    text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    assert re.search(said, main(monkeypatch, capsys, "image", "--config", str(tmp_path / "mine.yaml")))
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_what_is_printed_works_as_a_file(job: str, tmp_path: Path, capsys: Capture) -> None:
+    flags = ["--preset", "demo", "--learning-rate", "3e-8", "--data", "folder:a", "folder:b", "--split.protected", "3"]
+    assert status(lambda: train.main([job, *flags, "--print-config"])) == 0
+    (tmp_path / "printed.json").write_text(capsys.readouterr().out)
+    _, asked = cli.parse("train.py", JOBS, [job, *flags])
+    _, found = cli.parse("train.py", JOBS, [job, "--config", str(tmp_path / "printed.json")])
+    start = {"preset": "paper", "config": ""}
+    assert dataclasses.replace(found, **start) == dataclasses.replace(asked, **start)
+
+
+def test_a_measurements_settings_are_printed_too(tmp_path: Path, capsys: Capture) -> None:
+    assert status(lambda: evaluate.main(["table", "--norm", "600", "--print-config"])) == 0
+    (tmp_path / "printed.json").write_text(capsys.readouterr().out)
+    _, found = cli.parse("evaluate.py", evaluate.JOBS, ["table", "--config", str(tmp_path / "printed.json")])
+    assert found.norm == 600
+
+
+def test_what_is_printed_is_completed_by_the_earlier_run(tmp_path: Path, capsys: Capture) -> None:
+    surrogate = str(tmp_path / "r")
+    start_run("recognizer", RecognizerConfig(run=surrogate, data=("folder:a",), image_size=64))
+    assert status(lambda: train.main(["image", "--surrogate", surrogate, "--print-config"])) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["data"], printed["image_size"]) == (["folder:a"], 64)
+    assert status(lambda: train.main(["image", "--surrogate", "nowhere", "--print-config"])) == 0
+    assert "nowhere is no run folder" in capsys.readouterr().err
+
+
+def test_the_cache_lies_beside_the_run() -> None:
+    for flags, folder in (
+        (["--run", "/scratch/a/image"], "/scratch/a/cache"),
+        ([], "runs/cache"),
+        (["--cache", "here"], "here"),
+        (["--cache", "none"], ""),
+    ):
+        assert cli.parse("train.py", JOBS, ["image", *flags])[1].cache == folder
+    assert (
+        cli.parse("evaluate.py", evaluate.JOBS, ["table", "--out", "/scratch/a/table"])[1].cache == "/scratch/a/cache"
+    )
+
+
+def test_a_file_can_name_the_run_that_is_resumed(tmp_path: Path) -> None:
+    start_run("image", ImageConfig(run=str(tmp_path / "r"), steps=7))
+    (tmp_path / "mine.json").write_text(json.dumps({"run": str(tmp_path / "r"), "keep": 5}))
+    _, config = cli.parse("train.py", JOBS, ["image", "--config", str(tmp_path / "mine.json"), "--resume"])
+    assert (config.steps, config.keep) == (7, 5)
 
 
 def test_a_resumed_runs_own_settings_are_the_defaults(tmp_path: Path) -> None:

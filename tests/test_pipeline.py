@@ -6,12 +6,14 @@ import re
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from advcloak_jax.errors import UserError
 from advcloak_jax.jobs import evaluate, train
+from advcloak_jax.training.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +59,19 @@ def test_a_run_holds_what_the_readme_says(runs: Path) -> None:
         assert (run / "checkpoints" / "4").is_dir()
     assert sorted(path.name for path in (runs / "person" / "samples").iterdir()) == ["00000002.png", "00000004.png"]
     assert Image.open(runs / "person" / "samples" / "00000004.png").size == (3 * 32, 2 * 32)
+
+
+@pytest.mark.parametrize("name", ["surrogate", "image", "person"])
+def test_config_json_repeats_the_run(runs: Path, tmp_path: Path, name: str) -> None:
+    job = json.loads((runs / name / "config.json").read_text())["job"]
+    train.main([job, "--config", str(runs / name / "config.json"), "--run", str(tmp_path / "again")])
+    (step, first), (_, again) = (
+        read_checkpoint(folder / "checkpoints", best=False) for folder in (runs / name, tmp_path / "again")
+    )
+    assert step == 4
+    assert jax.tree.structure(first) == jax.tree.structure(again)
+    for here, there in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
+        assert np.asarray(here).tobytes() == np.asarray(there).tobytes()
 
 
 def test_parts_of_the_split_are_disjoint_and_shared_by_all_jobs(runs: Path) -> None:

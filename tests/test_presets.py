@@ -10,15 +10,23 @@ from advcloak_jax.errors import UserError
 from advcloak_jax.training.runs import JOBS
 
 
+@pytest.mark.parametrize("preset", ["fast", "demo"])
 @pytest.mark.parametrize("job", JOBS)
-def test_demo_is_valid_and_says_all_it_changes(job: str) -> None:
-    kind = JOBS[job]
-    demo = presets.settings(job, kind, "demo")
-    told = {name: now for name, _, now in presets.changes(demo)}
-    for name, value in presets.DEMO[job].items():
+def test_a_preset_is_valid_and_says_all_it_changes(job: str, preset: str) -> None:
+    kind, asked = JOBS[job], presets.PRESETS[preset].get(job, {})
+    found = presets.settings(job, kind, preset)
+    told = {name: now for name, _, now in presets.changes(found)}
+    for name, value in asked.items():
         if name not in ("data", "split"):
             assert told.get(name, getattr(kind(), name)) == value
-    assert ("split.protected" in told) == ("split" in presets.DEMO[job])
+    assert ("split.protected" in told) == ("split" in asked)
+
+
+def test_the_people_of_fast_are_enough() -> None:
+    (data,) = presets.FAST["recognizer"]["data"]
+    persons = int(data.removeprefix("synthetic:").split("x")[0])
+    split = presets.FAST_SPLIT
+    assert split.protected + split.generator + split.validation + split.surrogate + split.target < persons
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -46,5 +54,5 @@ def test_where_things_lie_is_no_change() -> None:
 
 
 def test_an_unknown_preset_is_refused() -> None:
-    with pytest.raises(UserError, match=r"--preset fast .*paper or demo"):
-        presets.settings("image", ImageConfig, "fast")
+    with pytest.raises(UserError, match=r"--preset quick .*paper, fast, demo"):
+        presets.settings("image", ImageConfig, "quick")

@@ -65,6 +65,8 @@ def another(value: Any, name: str) -> Any:
         return 5
     if name == "lower":
         return -0.5
+    if name == "sweep_index":
+        return 3
     if isinstance(value, bool):
         return not value
     if isinstance(value, SplitConfig):
@@ -72,6 +74,37 @@ def another(value: Any, name: str) -> Any:
     if isinstance(value, tuple):
         return ("folder:x", "folder:y")
     return value + "x" if isinstance(value, str) else value + 1
+
+
+def test_what_a_value_leaves_out_is_the_bases() -> None:
+    base = ImageConfig(seed=5, split=SplitConfig(protected=7, generator=9))
+    found = settings.from_dict(ImageConfig, {"steps": 3, "split": {"generator": 11}}, "file", base)
+    assert found == dataclasses.replace(base, steps=3, split=SplitConfig(protected=7, generator=11))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("steps", "3", 3),
+        ("learning_rate", "1e-8", 1e-8),
+        ("resume", "true", True),
+        ("sweep_index", "none", None),
+        ("run", "3", "3"),
+        ("dtype", "bfloat16", "bfloat16"),
+        ("data", "folder:a", ["folder:a"]),
+        ("split.protected", "4", {"protected": 4}),
+        ("steps", "many", "many"),
+        ("lerning_rate", "1", 1),
+    ],
+)
+def test_text_becomes_what_json_has(name: str, text: str, value: Any) -> None:
+    found = settings.from_text(ImageConfig, name, text)
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_initials_are_understood() -> None:
+    with pytest.raises(UserError, match=r"'lr'.*'learning_rate'"):
+        settings.from_dict(ImageConfig, {"lr": 1.0}, "file")
 
 
 def test_an_unknown_setting_names_the_nearest() -> None:

@@ -5,6 +5,7 @@ from advcloak_jax.config.evaluation import Mirror, TableConfig, TargetsConfig, V
 from advcloak_jax.config.importing import ImportConfig
 from advcloak_jax.config.recognizer import Classifier, Margin, RecognizerConfig, Sampling
 from advcloak_jax.config.stages import Distance, ImageConfig, PersonConfig, Subspace
+from advcloak_jax.config.start import StartConfig
 from advcloak_jax.config.training import BadImage, Dtype, Parallel, Preset, SplitConfig, TrainConfig
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "RecognizerConfig",
     "Sampling",
     "SplitConfig",
+    "StartConfig",
     "Subspace",
     "TableConfig",
     "TargetsConfig",

@@ -4,13 +4,14 @@ import dataclasses
 from typing import Literal
 
 from advcloak_jax.config.checks import require, require_seed
+from advcloak_jax.config.start import StartConfig
 from advcloak_jax.config.training import BadImage
 
 Mirror = Literal["auto", "yes", "no"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TableConfig:
+class TableConfig(StartConfig):
     """Measure protection: every cloak against every target, in the 1:N protocol."""
 
     cloaks: tuple[str, ...] = ("runs/image", "runs/person")
@@ -31,8 +32,8 @@ class TableConfig:
     """Seed of the random masks and of the bootstrap."""
     on_bad_image: BadImage = "refuse"
     """What to do about unreadable or misshapen images: refuse the data set, or skip them and list them."""
-    cache: str = "runs/cache"
-    """Folder for rendered synthetic faces and compiled programs."""
+    cache: str = "auto"
+    """Folder for rendered synthetic faces and compiled programs; auto: `cache` beside --out; none: keep nothing."""
     pictures: int = 5
     """Persons shown in the picture grid."""
     report: str = ""
@@ -49,7 +50,7 @@ class TableConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VerifyConfig:
+class VerifyConfig(StartConfig):
     """Measure recognisers: same or different person, on people they never saw."""
 
     targets: tuple[str, ...] = ("runs/recognizer",)
@@ -76,8 +77,8 @@ class VerifyConfig:
     on_bad_image: BadImage = "refuse"
     """What to do about unreadable or misshapen images: refuse the data set, or skip them (and their pairs) and list
     them."""
-    cache: str = "runs/cache"
-    """Folder for rendered synthetic faces and compiled programs."""
+    cache: str = "auto"
+    """Folder for rendered synthetic faces and compiled programs; auto: `cache` beside --out; none: keep nothing."""
 
     def __post_init__(self) -> None:
         require(len(self.targets) > 0, "--targets needs at least one recogniser.")
@@ -89,12 +90,12 @@ class VerifyConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TargetsConfig:
+class TargetsConfig(StartConfig):
     """List recognisers and check that each one works."""
 
     targets: tuple[str, ...] = ("runs",)
     """Recognisers as in `table`, or folders to look through for runs and ONNX files."""
     out: str = ""
     """Folder for targets.json and targets.csv. Default: only print."""
-    cache: str = "runs/cache"
-    """Folder for compiled programs."""
+    cache: str = "auto"
+    """Folder for compiled programs; auto: `cache` beside --out, or in runs/; none: keep nothing."""

@@ -5,11 +5,12 @@ import math
 from typing import Literal
 
 from advcloak_jax.config.checks import flag, require, require_seed
+from advcloak_jax.config.start import StartConfig
 
 BadImage = Literal["refuse", "skip"]
 Parallel = Literal["pmap", "shard_map"]
 Dtype = Literal["float32", "bfloat16"]
-Preset = Literal["paper", "demo"]
+Preset = Literal["paper", "fast", "demo"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class SplitConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(StartConfig):
     """Settings that every training job has."""
 
     run: str = "runs/run"
@@ -60,15 +61,23 @@ class TrainConfig:
     resume: bool = False
     """Continue the run in its folder (its own settings are the defaults); start it if it does not exist."""
     preset: Preset = "paper"
-    """Defaults of every other flag: `paper` as published, `demo` for a few minutes on two CPU cores."""
+    """Defaults of every other flag: `paper` as published, `fast` for a few minutes on an accelerator, `demo` for a few
+    minutes on two CPU cores."""
+    sweep: tuple[str, ...] = ()
+    """One run for every combination of values, as in learning_rate=1e-8,2e-8 seed=0,1; each has its folder in --run."""
+    sweep_index: int | None = None
+    """Which combination this start trains, from 0. Default: the SLURM array task's number."""
+    sweep_list: bool = False
+    """Print the combinations of --sweep with their numbers, and stop."""
     data: tuple[str, ...] = ()
     """Faces: folder:PATH, tfds:NAME or synthetic:IDENTITIESxIMAGES, several allowed. Default: the earlier run's."""
     image_size: int = 112
     """Height and width of the faces in pixels, a multiple of 4; taken from the earlier run, if there is one."""
     on_bad_image: BadImage = "refuse"
     """What to do about unreadable or misshapen images: refuse the data set, or skip them and list them."""
-    cache: str = "runs/cache"
-    """Folder for rendered synthetic faces and compiled programs."""
+    cache: str = "auto"
+    """Folder for rendered synthetic faces and compiled programs; auto: `cache` beside the run's folder; none: keep
+    nothing."""
     split: SplitConfig = SplitConfig()
     """Who plays which part; taken from the earlier run when --data is not given."""
     seed: int = 0

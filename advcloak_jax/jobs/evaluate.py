@@ -15,6 +15,8 @@ JOBS: dict[str, type] = {"table": TableConfig, "verify": VerifyConfig, "targets"
 def main(arguments: Sequence[str]) -> None:
     """`evaluate.py JOB --flag value ...`."""
     _, config = cli.parse("evaluate.py", JOBS, arguments)
+    if config.print_config:
+        cli.print_settings(config)
     use_compilation_cache(config.cache)
     if isinstance(config, TableConfig):
         run_table(config)

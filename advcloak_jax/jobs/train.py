@@ -24,6 +24,8 @@ from advcloak_jax.training.loop import Job, train
 def main(arguments: Sequence[str]) -> None:
     """`train.py JOB --flag value ...`."""
     job, config = cli.parse("train.py", runs.JOBS, arguments)
+    if config.print_config:
+        cli.print_settings(_completed(config))
     if config.resume and (folder := Path(config.run)).exists() and (folder / "config.json").exists():
         earlier = runs.read_run(folder)
         if earlier.finished and earlier.job == job:
@@ -41,6 +43,15 @@ def main(arguments: Sequence[str]) -> None:
     keep_split(run, faces, split)
     validation = train(run, work, sample=lambda step, picture: save_sample(run, step, picture))
     print(f"{run.folder}: " + ", ".join(f"{name} {value:.4f}" for name, value in validation.items()))
+
+
+def _completed(config: TrainConfig) -> TrainConfig:
+    """Settings with what the earlier run fixes, as far as that run is there already."""
+    try:
+        return inputs.resolve(config) if isinstance(config, ImageConfig) else config
+    except UserError as error:
+        print(f"not completed by the earlier run: {error}", file=sys.stderr)
+        return config
 
 
 def build(config: TrainConfig, faces: FaceSet, split: Split) -> Job:
