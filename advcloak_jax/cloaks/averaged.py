@@ -1,5 +1,6 @@
-"""AdvCloak and AdvFaces+: one mask per person, the mean of a generator's masks over the person's images (Eq. 2)."""
+"""Masks of a generator: each image's own (AdvFaces), or their mean over a person (AdvFaces+, AdvCloak; Eq. 2)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -28,9 +29,29 @@ def averaged(name: str, generator: nn.Module, variables: PyTree) -> Cloak:
     compiled = jax.jit(lambda variables, faces: person_masks(generator, variables, faces))
 
     def make_masks(faces: jax.Array, key: jax.Array) -> jax.Array:
-        persons = faces.shape[0]
-        padded = jnp.concatenate([faces, jnp.repeat(faces[-1:], -persons % PERSONS_AT_A_TIME, axis=0)])
-        blocks = padded.reshape(-1, PERSONS_AT_A_TIME, *faces.shape[1:])
-        return jnp.concatenate([compiled(variables, block) for block in blocks])[:persons]
+        return _in_blocks(lambda block: compiled(variables, block), faces)
 
     return Cloak(name, "person", make_masks)
+
+
+def per_image(name: str, generator: nn.Module, variables: PyTree) -> Cloak:
+    """AdvFaces: a mask for each image, by the generator of stage I."""
+    compiled = jax.jit(lambda variables, faces: person_masks(generator, variables, faces))
+
+    def make_masks(faces: jax.Array, key: jax.Array) -> jax.Array:
+        def masks_of(block: jax.Array) -> jax.Array:
+            # An image by itself is the mean of one.
+            flat = block.reshape(-1, 1, *block.shape[2:])
+            return compiled(variables, flat).reshape(block.shape)
+
+        return _in_blocks(masks_of, faces)
+
+    return Cloak(name, "image", make_masks)
+
+
+def _in_blocks(masks_of: Callable[[jax.Array], jax.Array], faces: jax.Array) -> jax.Array:
+    """Masks of persons with faces [P, N, H, W, C], made for PERSONS_AT_A_TIME of them in one call."""
+    persons = faces.shape[0]
+    padded = jnp.concatenate([faces, jnp.repeat(faces[-1:], -persons % PERSONS_AT_A_TIME, axis=0)])
+    blocks = padded.reshape(-1, PERSONS_AT_A_TIME, *faces.shape[1:])
+    return jnp.concatenate([masks_of(block) for block in blocks])[:persons]

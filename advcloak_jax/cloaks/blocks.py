@@ -24,12 +24,12 @@ CPU_IMAGES_AT_A_TIME = 40
 class Attack:
     """An iterative attack on the B persons of a block, as pure functions; nothing in it lets persons meet.
 
-    start(surrogates, faces [B, N, H, W, C] in [0, 1], keys [B]) -> (context, state): the context stays, the state is
-    what steps change. step(surrogates, faces, context, state, number) -> state. masks(state) -> masks.
+    start(surrogates, faces [B, N, H, W, C] in [0, 1], keys [B], ...) -> (context, state): the context stays, the state
+    is what steps change. step(surrogates, faces, context, state, number) -> state. masks(state) -> masks.
     """
 
     steps: int
-    start: Callable[[Surrogates, jax.Array, jax.Array], tuple[PyTree, PyTree]]
+    start: Callable[..., tuple[PyTree, PyTree]]
     step: Callable[[Surrogates, jax.Array, PyTree, PyTree, jax.Array], PyTree]
     masks: Callable[[PyTree], jax.Array]
 

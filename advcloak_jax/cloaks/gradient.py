@@ -10,7 +10,7 @@ and the mask moves by the mean of the signs of the sums; the originals are embed
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ _TINY = 1e-30
 class Context(NamedTuple):
     """originals: what `objectives.describe` says of each surrogate (none under dropout); keys [B]."""
 
-    originals: list[object]
+    originals: list[Any]
     keys: jax.Array
 
 

@@ -1,4 +1,4 @@
-"""Every way of making masks by gradients, by the name it has on the command line."""
+"""Every way of making masks by gradients, under the name it has on the command line."""
 
 import dataclasses
 import difflib
@@ -6,9 +6,17 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from advcloak_jax.cloaks import gradient, objectives
+from advcloak_jax.cloaks import aggregated, gradient, lowkey, objectives
 from advcloak_jax.cloaks.cloak import Cloak, Kind
-from advcloak_jax.config.cloaks import AttackSettings, DropoutHullSettings, DropoutSettings, HullSettings
+from advcloak_jax.config.cloaks import (
+    AggregationSettings,
+    AttackSettings,
+    DropoutHullSettings,
+    DropoutSettings,
+    HullSettings,
+    HybridSettings,
+    LowKeySettings,
+)
 from advcloak_jax.errors import UserError
 from advcloak_jax.recognizers.recognizer import Recognizer
 
@@ -18,8 +26,8 @@ class Method:
     """One way of making masks.
 
     name: on the command line; title: as the paper's tables print it; settings: a frozen dataclass whose defaults are
-    the published values; build(surrogates, settings) -> cloak, whose loss is the mean over the surrogates; paper: where
-    it is from.
+    the published values; build(surrogates, settings) -> cloak, whose loss is the mean over the surrogates (the hybrid
+    needs a cloak to start from too: `hybrid.refined`); paper: where it is from.
     """
 
     name: str
@@ -37,6 +45,10 @@ def _person(name: str, title: str, kind: objectives.Kind, settings: type[AttackS
     return Method(name, title, "person", settings, build, paper)
 
 
+def _needs_start(surrogates: Sequence[Recognizer], settings: Any) -> Cloak:
+    raise UserError("hybrid starts from a generator's masks: name its run as hybrid:start=RUN where runs are read.")
+
+
 OPOM = "Zhong and Deng, OPOM, TPAMI 2022"
 DFANET = "Zhong and Deng, DFANet, TIFS 2020, as in OPOM"
 
@@ -49,6 +61,14 @@ _METHODS = (
         lambda surrogates, settings: gradient.image_specific("FIM", surrogates, settings),
         "Zhong and Deng, TIFS 2020",
     ),
+    Method(
+        "lowkey",
+        "LowKey",
+        "image",
+        LowKeySettings,
+        lambda surrogates, settings: lowkey.lowkey("LowKey", surrogates, settings),
+        "Cherepanova et al., LowKey, ICLR 2021",
+    ),
     _person("fi-uap", "FI-UAP", "plain", AttackSettings, OPOM),
     _person("fi-uap-plus", "FI-UAP+", "all-pairs", AttackSettings, OPOM),
     _person("opom-affine-hull", "OPOM-AffineHull", "affine-hull", AttackSettings, OPOM),
@@ -59,6 +79,15 @@ _METHODS = (
     _person("opom-affine-hull-dfanet", "OPOM-AffineHull (DFANet-M)", "affine-hull", DropoutSettings, DFANET),
     _person("opom-class-centre-dfanet", "OPOM-ClassCenter (DFANet-M)", "class-centre", DropoutSettings, DFANET),
     _person("opom-convex-hull-dfanet", "OPOM-ConvexHull (DFANet-M)", "convex-hull", DropoutHullSettings, DFANET),
+    Method(
+        "sga-uap",
+        "SGA-UAP",
+        "person",
+        AggregationSettings,
+        lambda surrogates, settings: aggregated.aggregated("SGA-UAP", surrogates, settings),
+        "Liu et al., SGA, ICCV 2023, for persons",
+    ),
+    Method("hybrid", "Hybrid", "person", HybridSettings, _needs_start, "AdvCloak and OPOM together; ours"),
 )
 
 
