@@ -3,6 +3,7 @@
 from advcloak_jax.config.checks import flag
 from advcloak_jax.config.evaluation import Mirror, TableConfig, TargetsConfig, VerifyConfig
 from advcloak_jax.config.importing import ImportConfig
+from advcloak_jax.config.preparing import Encoding, PrepareConfig
 from advcloak_jax.config.recognizer import Classifier, Margin, RecognizerConfig, Sampling
 from advcloak_jax.config.stages import Distance, ImageConfig, PersonConfig, Subspace
 from advcloak_jax.config.start import StartConfig
@@ -13,12 +14,14 @@ __all__ = [
     "Classifier",
     "Distance",
     "Dtype",
+    "Encoding",
     "ImageConfig",
     "ImportConfig",
     "Margin",
     "Mirror",
     "Parallel",
     "PersonConfig",
+    "PrepareConfig",
     "Preset",
     "RecognizerConfig",
     "Sampling",

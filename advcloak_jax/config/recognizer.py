@@ -19,7 +19,7 @@ class RecognizerConfig(TrainConfig):
     part: Literal["surrogate", "target"] = "surrogate"
     """Whose persons it trains on."""
     data: tuple[str, ...] = ("synthetic:600x20",)
-    """Faces: folder:PATH, tfds:NAME or synthetic:IDENTITIESxIMAGES, several allowed."""
+    """Faces: folder:PATH, recordio:PATH, tfds:NAME or synthetic:IDENTITIESxIMAGES, several allowed."""
     architecture: str = "ir50"
     """Backbone, a name of the zoo."""
     width: float = 1.0

@@ -70,7 +70,8 @@ class TrainConfig(StartConfig):
     sweep_list: bool = False
     """Print the combinations of --sweep with their numbers, and stop."""
     data: tuple[str, ...] = ()
-    """Faces: folder:PATH, tfds:NAME or synthetic:IDENTITIESxIMAGES, several allowed. Default: the earlier run's."""
+    """Faces: folder:PATH, recordio:PATH, tfds:NAME or synthetic:IDENTITIESxIMAGES, several allowed.
+    Default: the earlier run's."""
     image_size: int = 112
     """Height and width of the faces in pixels, a multiple of 4; taken from the earlier run, if there is one."""
     on_bad_image: BadImage = "refuse"

@@ -1,6 +1,7 @@
 """Any picture to square uint8 RGB, many at once, and what becomes of those that cannot be used."""
 
 import dataclasses
+import io
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -48,10 +49,23 @@ def read_rgb(path: Path) -> Image.Image:
     EXIF orientation is applied; see `to_rgb` for the modes. An RGB file without orientation keeps every pixel as
     Pillow decodes it. Of an animation the first frame is taken. Raises BadImageError.
     """
+    return rgb_of_bytes(read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """A picture's file as it is. Raises BadImageError when it cannot be read."""
     if not os.path.isfile(path):  # also keeps us from waiting at a pipe
         raise BadImageError("not a readable file")
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadImageError(f"cannot be read ({_reason(error)})") from error
+
+
+def rgb_of_bytes(data: bytes) -> Image.Image:
+    """Decode a picture's file from memory, by the rules of `read_rgb`. Raises BadImageError."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadImageError(f"{image.width}x{image.height} pixels are too many")
             return to_rgb(ImageOps.exif_transpose(image))

@@ -5,17 +5,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from advcloak_jax.data.rows import Images, join
+
 
 @dataclasses.dataclass(frozen=True)
 class FaceSet:
     """Faces of known people.
 
-    images: [n, H, W, 3] uint8 RGB, an array or a memory map.
+    images: [n, H, W, 3] uint8 RGB: an array, a memory map, or pictures on disk, decoded when they are asked for.
     identity: [n] int32, index into `names`.
     names: one name per identity, unique, prefixed by the source ("celeba/7202").
     """
 
-    images: np.ndarray
+    images: Images
     identity: np.ndarray
     names: tuple[str, ...]
 
@@ -39,7 +41,7 @@ class FaceSet:
 def concatenate(sets: Sequence[FaceSet]) -> FaceSet:
     """Join sets of one image size into one; identities stay apart, names must be unique over all.
 
-    Raises ValueError when sizes differ or a name occurs twice.
+    Pictures on disk stay there. Raises ValueError when sizes differ or a name occurs twice.
     """
     if len(sets) == 1:
         return sets[0]
@@ -50,7 +52,7 @@ def concatenate(sets: Sequence[FaceSet]) -> FaceSet:
         raise ValueError("sets differ in image size")
     offsets = np.cumsum([0] + [len(faces.names) for faces in sets[:-1]])
     return FaceSet(
-        images=np.concatenate([faces.images for faces in sets]),
+        images=join([faces.images for faces in sets]),
         identity=np.concatenate([f.identity + o for f, o in zip(sets, offsets, strict=True)]).astype(np.int32),
         names=names,
     )

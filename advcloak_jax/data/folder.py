@@ -1,18 +1,16 @@
 """Faces from a folder that holds one sub-folder per identity."""
 
-import logging
+import hashlib
 import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from advcloak_jax.config import BadImage
-from advcloak_jax.data.decode import Progress, decode_all, read_rgb, settle_bad, warn_resized
+from advcloak_jax.data.decode import Progress, read_bytes
 from advcloak_jax.data.faceset import FaceSet
+from advcloak_jax.data.listing import Listing, load_listing
 from advcloak_jax.errors import UserError
-
-_log = logging.getLogger("advcloak_jax")
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "icon\r"})
@@ -27,6 +25,12 @@ def load_folder(root: Path, *, image_size: int, on_bad_image: BadImage, progress
     logged warning. Other sizes: see decode.fit. Identities left without an image are left out, with a warning.
     Raises UserError for a missing, empty, unreadable or flat folder too.
     """
+    listing = list_folder(root)
+    return load_listing(listing, image_size=image_size, on_bad_image=on_bad_image, progress=progress)
+
+
+def list_folder(root: Path) -> Listing:
+    """The pictures of root/IDENTITY/IMAGE in the order that `load_folder` tells. Raises UserError as it does."""
     identities, bad = _list_identities(root)
     files: list[Path] = []
     owner: list[int] = []
@@ -37,23 +41,27 @@ def load_folder(root: Path, *, image_size: int, on_bad_image: BadImage, progress
         owner += [number] * len(images)
     if not files and not bad:
         raise UserError(f"{root} holds no images: it must hold one sub-folder of images per identity.")
+    return Listing(
+        label=f"folder:{printable(str(root))}",
+        owner=np.array(owner, np.int32),
+        names=tuple(printable(folder.name) for folder in identities),
+        encoded=lambda item: read_bytes(files[item]),
+        where=lambda item: printable(str(files[item])),
+        bad=tuple((printable(where), reason) for where, reason in bad),
+        fingerprint=_fingerprint(root, files),
+    )
 
-    def read(item: int) -> Image.Image:
-        return read_rgb(files[item])
 
-    label = f"folder:{printable(str(root))}"
-    decoded = decode_all(len(files), read, image_size, label, progress)
-    bad += [(str(files[item]), reason) for item, reason in decoded.bad]
-    settle_bad(sorted((printable(where), reason) for where, reason in bad), on_bad_image, label)
-    if not len(decoded.kept):
-        raise UserError(f"{root} holds no usable image; see the warnings above.")
-    warn_resized(decoded, image_size, label)
-
-    used, identity = np.unique(np.asarray(owner)[decoded.kept], return_inverse=True)
-    for number in sorted(set(range(len(identities))) - set(used.tolist())):
-        _log.warning("%s holds no usable image and is left out", printable(str(identities[number])))
-    names = tuple(printable(identities[number].name) for number in used)
-    return FaceSet(decoded.images, identity.astype(np.int32), names)
+def _fingerprint(root: Path, files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            state = file.stat()
+            facts = f"{state.st_size} {state.st_mtime_ns}"
+        except OSError:
+            facts = "unreadable"
+        digest.update(f"{printable(str(file.relative_to(root)))} {facts}\n".encode())
+    return digest.hexdigest()
 
 
 def printable(name: str) -> str:

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,14 +13,11 @@ from PIL import Image
 from advcloak_jax.config import BadImage
 from advcloak_jax.data import pickled
 from advcloak_jax.data.decode import (
-    FORMATS,
-    MAX_PIXELS,
-    BadImageError,
     Progress,
     decode_all,
     read_rgb,
+    rgb_of_bytes,
     settle_bad,
-    to_rgb,
     warn_resized,
 )
 from advcloak_jax.data.folder import SUFFIXES, printable
@@ -221,7 +217,7 @@ def _read_bin(path: Path) -> PairList:
         second=np.arange(len(same)) * 2 + 1,
         same=np.asarray(same, bool),
         fold=np.repeat(np.arange(FOLDS_OF_BIN), [len(part) for part in parts]) if len(same) >= FOLDS_OF_BIN else None,
-        read=lambda i: _decode(encoded[i]),
+        read=lambda i: rgb_of_bytes(encoded[i]),
         where=tuple(f"image {i} of {printable(str(path))}" for i in range(len(encoded))),
         person=None,
         names=(),
@@ -236,19 +232,6 @@ def _encoded(item: object) -> bytes | None:
 
 def _truth(item: object) -> bool | None:
     return bool(item) if isinstance(item, int) and item in (0, 1) else None
-
-
-def _decode(encoded: bytes) -> Image.Image:
-    """An encoded picture as RGB, by the rules of decode.read_rgb. Raises BadImageError."""
-    try:
-        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise BadImageError(f"{image.width}x{image.height} pixels are too many")
-            return to_rgb(image)
-    except BadImageError:
-        raise
-    except Exception as error:  # Pillow's decoders answer hostile bytes with nearly any exception
-        raise BadImageError(f"cannot be decoded ({str(error) or type(error).__name__})") from error
 
 
 def _bytes_of(path: Path) -> bytes:

@@ -16,11 +16,12 @@ from advcloak_jax.data.cache import cached_array
 from advcloak_jax.data.decode import Progress
 from advcloak_jax.data.faceset import FaceSet, concatenate
 from advcloak_jax.data.folder import load_folder, printable
+from advcloak_jax.data.recordio_source import load_recordio
 from advcloak_jax.data.tfds_source import is_directory, load_tfds, parse_spec
 from advcloak_jax.errors import UserError
 
-KINDS = ("folder", "tfds", "synthetic")
-FORMS = "folder:PATH, tfds:NAME or synthetic:IDENTITIESxIMAGES"
+KINDS = ("folder", "recordio", "tfds", "synthetic")
+FORMS = "folder:PATH, recordio:PATH, tfds:NAME or synthetic:IDENTITIESxIMAGES"
 
 
 def load(
@@ -33,7 +34,7 @@ def load(
 ) -> FaceSet:
     """Read every source and join them; identities are named SOURCE/IDENTITY ("celeba/7202", "synthetic/00012").
 
-    specs: `folder:PATH`, `tfds:NAME[:SPLIT[:IMAGE_KEY:IDENTITY_KEY]]`, `tfds:PREPARED_FOLDER[...]`,
+    specs: `folder:PATH`, `recordio:PATH`, `tfds:NAME[:SPLIT[:IMAGE_KEY:IDENTITY_KEY]]`, `tfds:PREPARED_FOLDER[...]`,
     `synthetic:IDENTITIESxIMAGES[@SEED]`. SOURCE is the folder's or set's own name; where several share one they are
     numbered in the order of their specs' text, so that the order of `specs` changes no name.
     cache: folder that keeps synthetic faces as memory maps; None renders them each time.
@@ -69,6 +70,9 @@ def _load_one(
     kind, text = _split_kind(spec)
     if kind == "folder":
         return load_folder(Path(text).expanduser(), image_size=image_size, on_bad_image=on_bad_image, progress=progress)
+    if kind == "recordio":
+        path = Path(text).expanduser()
+        return load_recordio(path, image_size=image_size, on_bad_image=on_bad_image, progress=progress)
     if kind == "tfds":
         return load_tfds(parse_spec(text), image_size=image_size, on_bad_image=on_bad_image, progress=progress)
     return _load_synthetic(*_parse_synthetic(text), image_size, cache, progress)
@@ -80,7 +84,8 @@ def _load_synthetic(
     from advcloak_jax.data import synthetic
 
     def render() -> np.ndarray:
-        return synthetic.synthetic_faces(identities, images, seed=seed, image_size=image_size, progress=report).images
+        faces = synthetic.synthetic_faces(identities, images, seed=seed, image_size=image_size, progress=report)
+        return np.asarray(faces.images)
 
     def report(done: int) -> None:
         if progress is not None:
@@ -122,7 +127,7 @@ def _parse_synthetic(text: str) -> tuple[int, int, int]:
 def _person_key(spec: str) -> tuple[str, ...]:
     """Equal for two sources that hold the same people for certain."""
     kind, text = _split_kind(spec)
-    if kind == "folder":
+    if kind in ("folder", "recordio"):
         return kind, os.path.realpath(os.path.expanduser(text))
     if kind == "synthetic":
         return kind, str(_parse_synthetic(text)[2])
@@ -147,8 +152,10 @@ def _prefixes(specs: Sequence[str]) -> list[str]:
 
 def _own_name(spec: str) -> str:
     kind, text = _split_kind(spec)
-    if kind == "folder":
-        return printable(os.path.basename(os.path.abspath(os.path.expanduser(text)))) or "folder"
+    if kind in ("folder", "recordio"):
+        path = Path(os.path.abspath(os.path.expanduser(text)))
+        own = path.parent if path.suffix == ".rec" else path
+        return printable(own.name) or kind
     if kind == "synthetic":
         return "synthetic"
     name = parse_spec(text).name

@@ -15,6 +15,7 @@ from PIL import Image
 from advcloak_jax.config import BadImage
 from advcloak_jax.data.decode import BadImageError, Progress, decode_all, settle_bad, to_rgb, warn_resized
 from advcloak_jax.data.faceset import FaceSet
+from advcloak_jax.data.prepared import is_prepared, open_prepared
 from advcloak_jax.errors import UserError
 
 _log = logging.getLogger("advcloak_jax")
@@ -53,8 +54,11 @@ def load_tfds(spec: TfdsSpec, *, image_size: int, on_bad_image: BadImage, progre
     The set must be in a format with random access (array_record). Without a split all splits are joined. Records come
     in the set's order; identities are sorted by name. TFDS decodes the pictures itself (EXIF orientation is therefore
     not applied); from there they are treated as a folder's, with the same meaning of "refuse" and "skip".
+    A set made by `advcloak_jax.data.prepare`, asked for as a whole, stays on disk: see prepared.open_prepared.
     Raises UserError when the set is unknown, not prepared or has no such split or features.
     """
+    if spec == TfdsSpec(spec.name) and is_directory(spec.name) and is_prepared(Path(spec.name).expanduser()):
+        return open_prepared(Path(spec.name).expanduser(), image_size=image_size, progress=progress)
     label = f"tfds:{spec.name}"
     builder = _open_builder(spec.name)
     leaves = dict(sorted(_leaves(builder.info.features)))

@@ -85,7 +85,7 @@ def read_run_of(job: str, folder: str, name: str) -> Run:
 def load_faces(data: tuple[str, ...], image_size: int, on_bad_image: BadImage, cache: str) -> FaceSet:
     """Read faces with a progress display and say what they are."""
     if not data:
-        raise UserError("--data names no faces; give folder:PATH, tfds:NAME or synthetic:IDENTITIESxIMAGES.")
+        raise UserError(f"--data names no faces; give {sources.FORMS}.")
     bars: dict[str, Progress] = {}
     done: dict[str, int] = {}
 

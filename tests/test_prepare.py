@@ -1,0 +1,309 @@
+"""Preparation: the set equals its source, an interrupted one goes on byte for byte, damage is noticed."""
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rec_files import encoded, insightface, smooth
+
+from advcloak_jax.config import PrepareConfig
+from advcloak_jax.data import manifest, preparing, sources
+from advcloak_jax.data.faceset import FaceSet, concatenate
+from advcloak_jax.errors import UserError
+from advcloak_jax.jobs import prepare
+
+tfds = pytest.importorskip("tensorflow_datasets")
+
+SIZE = 32
+KINDS = ("jpeg", "raw")
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> Path:
+    """21 images of 3 people: JPEG of the right size, PNG, larger JPEG, grey JPEG."""
+    root = tmp_path / "people"
+    for number in range(21):
+        folder = root / f"person_{number % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = smooth(number, SIZE)
+        if number == 5:
+            Image.fromarray(picture).save(folder / f"{number:02d}.png")
+        elif number == 7:
+            (folder / f"{number:02d}.jpg").write_bytes(encoded(smooth(number, 2 * SIZE)))
+        elif number == 8:
+            (folder / f"{number:02d}.jpg").write_bytes(encoded(picture[..., 0]))
+        else:
+            (folder / f"{number:02d}.jpg").write_bytes(encoded(picture))
+    return root
+
+
+def settings(source: Path, out: Path, kind: str = "jpeg", **more: Any) -> PrepareConfig:
+    return PrepareConfig(
+        source=f"folder:{source}",
+        out=str(out),
+        encoding=kind,  # type: ignore[arg-type]
+        image_size=SIZE,
+        shard_images=more.pop("shard_images", 4),
+        **more,
+    )
+
+
+def load(spec: str, size: int = SIZE) -> FaceSet:
+    return sources.load([spec], image_size=size, on_bad_image="refuse", cache=None)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != manifest.VERIFIED}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_set_equals_its_folder(tmp_path: Path, people: Path, kind: str) -> None:
+    out = prepare.run(settings(people, tmp_path / "sets" / "people", kind))
+    want, got = load(f"folder:{people}"), load(f"tfds:{out}")
+    assert got.names == want.names
+    np.testing.assert_array_equal(got.identity, want.identity)
+    # JPEG files of the right size keep their bytes; the PNG, the grey and the larger one are encoded once more.
+    again = [] if kind == "raw" else [i for i in range(21) if _of_another_kind(people, i)]
+    same = np.setdiff1d(np.arange(21), again)
+    np.testing.assert_array_equal(got.images[same], want.images[same])
+    assert np.abs(got.images[:].astype(int) - want.images).max() <= 12
+    report = json.loads((out / "report.json").read_text())
+    assert (report["images"], report["identities"], report["resized"], report["bad"]) == (21, 3, 1, [])
+
+
+def _of_another_kind(people: Path, place: int) -> bool:
+    return sorted(people.glob("*/*"))[place].stem in ("05", "07", "08")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_plain_tfds_reads_it(tmp_path: Path, people: Path, kind: str) -> None:
+    out = prepare.run(settings(people, tmp_path / "9 Faces!", kind))
+    builder = tfds.builder_from_directory(out)
+    assert builder.info.splits["train"].num_examples == 21
+    assert builder.name == "faces_9_faces_"
+    data = builder.as_data_source(split="train")
+    got = load(f"tfds:{out}")
+    for place in (0, 5, 20):
+        np.testing.assert_array_equal(data[place]["image"], got.images[place])
+        assert data[place]["identity"].decode() == got.names[got.identity[place]].split("/")[1]
+    # A slice is asked of TFDS, and gives the same pictures.
+    np.testing.assert_array_equal(load(f"tfds:{out}:train[:5]").images, got.images[:5])
+
+
+def test_recordio_becomes_the_same_set(tmp_path: Path) -> None:
+    jpegs = [[encoded(smooth(10 * label + i, SIZE)) for i in range(3)] for label in range(4)]
+    insightface(tmp_path / "casia", jpegs)
+    config = PrepareConfig(
+        source=f"recordio:{tmp_path / 'casia'}", out=str(tmp_path / "set" / "casia"), image_size=SIZE, shard_images=5
+    )
+    got, want = load(f"tfds:{prepare.run(config)}"), load(f"recordio:{tmp_path / 'casia'}")
+    assert got.names == want.names
+    np.testing.assert_array_equal(got.identity, want.identity)
+    np.testing.assert_array_equal(got.images[:], want.images)
+
+
+def test_a_bad_image_is_left_out_and_reported(tmp_path: Path, people: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (people / "person_1" / "01.jpg").write_bytes(b"damaged")
+    (people / "person_1" / "notes.txt").write_text("x")
+    (people / "person_3").mkdir()
+    (people / "person_3" / "a.jpg").write_bytes(encoded(smooth(0, SIZE // 4)))
+    out = prepare.run(settings(people, tmp_path / "set"))
+    report = json.loads((out / "report.json").read_text())
+    assert (report["images"], report["identities"]) == (20, 3)
+    reasons = {Path(entry["where"]).name: entry["reason"] for entry in report["bad"]}
+    assert reasons["01.jpg"] == "not a JPEG, PNG, BMP or WebP image"
+    assert "suffix" in reasons["notes.txt"]
+    assert "too small" in reasons["a.jpg"]
+    assert report["identities_without_images"] == 1
+    text = (out / "report.txt").read_text()
+    assert f"{people}/person_1/01.jpg: not a JPEG" in text
+    assert "3 unusable, left out:" in capsys.readouterr().err
+    assert load(f"tfds:{out}").names == ("set/person_0", "set/person_1", "set/person_2")
+    with pytest.raises(UserError, match=r"notes\.txt is unusable .* --on-bad-image skip"):
+        prepare.run(settings(people, tmp_path / "strict", on_bad_image="refuse"))
+    assert not (tmp_path / "strict").exists()
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("moment", ["encode", "describe", "write_manifest", "_write_tfds"])
+def test_an_interrupted_preparation_goes_on_and_ends_byte_identical(
+    tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """While a shard is written, while it is summed up, and near the end: what was finished is not made again."""
+    whole = contents(prepare.run(settings(people, tmp_path / "a" / "set")))
+    where = manifest if moment in ("describe", "write_manifest") else preparing
+    real: Callable[..., Any] = getattr(where, moment)
+    calls = 0
+
+    def stop_at_the_tenth(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == {"encode": 10, "describe": 3, "write_manifest": 1, "_write_tfds": 1}[moment]:
+            raise StoppedError
+        return real(*arguments, **named)
+
+    config = settings(people, tmp_path / "b" / "set")
+    with monkeypatch.context() as patch:
+        patch.setattr(where, moment, stop_at_the_tenth)
+        with pytest.raises(StoppedError):
+            prepare.run(config)
+    assert not (tmp_path / "b" / "set").exists()
+    kept = {path: path.stat().st_ino for path in (tmp_path / "b" / "set.partial").glob("*array_record*")}
+    assert len(kept) == {"encode": 2, "describe": 2}.get(moment, 6) + (moment == "describe")
+    encodings = 0
+    real_encode = preparing.encode
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal encodings
+        encodings += 1
+        return real_encode(*arguments)
+
+    monkeypatch.setattr(preparing, "encode", counted)
+    out = prepare.run(config)
+    assert contents(out) == whole
+    assert encodings == {"encode": 13, "describe": 13}.get(moment, 0)
+    assert not (tmp_path / "b" / "set.partial").exists()
+
+
+def test_killed_at_any_time_it_ends_the_same(tmp_path: Path, people: Path) -> None:
+    """A real process, killed without warning after its first shard."""
+    whole = contents(prepare.run(settings(people, tmp_path / "a" / "set")))
+    script = (
+        "import os, signal, sys\n"
+        "from advcloak_jax.data import preparing\n"
+        "from advcloak_jax.jobs import prepare\n"
+        "real, calls = preparing.encode, []\n"
+        "def encode(*arguments):\n"
+        "    calls.append(1)\n"
+        "    if len(calls) == 7: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return real(*arguments)\n"
+        "preparing.encode = encode\n"
+        "prepare.main(sys.argv[1:])\n"
+    )
+    arguments = [f"folder:{people}", str(tmp_path / "b" / "set"), "--image-size", str(SIZE), "--shard-images", "4"]
+    killed = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    assert (tmp_path / "b" / "set.partial").is_dir()
+    prepare.main(arguments)
+    assert contents(tmp_path / "b" / "set") == whole
+
+
+def test_another_start_is_not_mixed_in(tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings(people, tmp_path / "set")
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "_finish", lambda *_: (_ for _ in ()).throw(StoppedError))
+        with pytest.raises(StoppedError):
+            prepare.run(config)
+    with pytest.raises(UserError, match=r"set\.partial was begun with other settings"):
+        prepare.run(settings(people, tmp_path / "set", "raw"))
+    (people / "person_0" / "00.jpg").write_bytes(encoded(smooth(99, SIZE)))
+    with pytest.raises(UserError, match="its source has changed"):
+        prepare.run(config)
+    (tmp_path / "other.partial").mkdir()
+    (tmp_path / "other.partial" / "letter.txt").write_text("mine")
+    with pytest.raises(UserError, match="is no unfinished set"):
+        prepare.run(settings(people, tmp_path / "other"))
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UserError, match="exists already"):
+        prepare.run(settings(people, tmp_path / "there"))
+    with pytest.raises(UserError, match="give folder:PATH or recordio:PATH"):
+        prepare.main(["synthetic:3x3", str(tmp_path / "x")])
+
+
+def test_a_damaged_shard_of_an_unfinished_set_is_written_again(
+    tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = contents(prepare.run(settings(people, tmp_path / "a" / "set")))
+    config = settings(people, tmp_path / "b" / "set")
+    with monkeypatch.context() as patch:
+        patch.setattr(preparing, "_finish", lambda *_: (_ for _ in ()).throw(StoppedError))
+        with pytest.raises(StoppedError):
+            prepare.run(config)
+    shard = sorted((tmp_path / "b" / "set.partial").glob("*array_record*"))[1]
+    _flip_a_byte(shard)
+    assert contents(prepare.run(config)) == whole
+
+
+def _flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 255
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("file", ["*00002-of*", "identity.npy", "names.json"])
+def test_damage_is_noticed_on_opening(tmp_path: Path, people: Path, file: str) -> None:
+    out = prepare.run(settings(people, tmp_path / "set"))
+    load(f"tfds:{out}")
+    load(f"tfds:{out}")
+    (path,) = out.glob(file)
+    _flip_a_byte(path)
+    with pytest.raises(UserError, match=f"{path.name} is damaged"):
+        load(f"tfds:{out}")
+    path.unlink()
+    with pytest.raises(UserError, match=rf"Cannot read .*{path.name}"):
+        load(f"tfds:{out}")
+
+
+def test_files_that_passed_are_not_read_again(tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = prepare.run(settings(people, tmp_path / "set"))
+    read: list[str] = []
+    real = manifest.crc32
+    monkeypatch.setattr(manifest, "crc32", lambda path: read.append(path.name) or real(path))
+    load(f"tfds:{out}")
+    assert len(read) == 8  # 6 shards and two more
+    read.clear()
+    load(f"tfds:{out}")
+    assert read == []
+    (out / "names.json").touch()
+    load(f"tfds:{out}")
+    assert read == ["names.json"]
+
+
+def test_pictures_stay_on_disk_until_they_are_asked_for(tmp_path: Path, people: Path) -> None:
+    faces = load(f"tfds:{prepare.run(settings(people, tmp_path / 'set'))}")
+    assert not isinstance(faces.images, np.ndarray)
+    assert (faces.images.shape, faces.images.dtype, faces.images.ndim) == ((21, SIZE, SIZE, 3), np.uint8, 4)
+    everything = faces.images[:]
+    grid = np.array([[3, 0], [20, -1], [7, 7]])
+    np.testing.assert_array_equal(faces.images[grid], everything[grid])
+    np.testing.assert_array_equal(faces.images[4], everything[4])
+    np.testing.assert_array_equal(faces.images[faces.identity == 1], everything[faces.identity == 1])
+    assert faces.images[np.zeros(0, int)].shape == (0, SIZE, SIZE, 3)
+    with pytest.raises(IndexError):
+        faces.images[[0, 21]]
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(faces.images))[2:9], everything[2:9])
+    both = concatenate([faces, FaceSet(everything[::-1], faces.identity, ("a", "b", "c"))])
+    np.testing.assert_array_equal(both.images[[0, 21, 20, 41]], everything[[0, 20, 20, 0]])
+    assert not isinstance(both.images, np.ndarray)
+
+
+def test_another_size_is_resized_or_refused(tmp_path: Path, people: Path) -> None:
+    out = prepare.run(settings(people, tmp_path / "set", "raw"))
+    assert load(f"tfds:{out}", 48).images[:2].shape == (2, 48, 48, 3)
+    with pytest.raises(UserError, match="32x32 is too small for 96x96; prepare it again"):
+        load(f"tfds:{out}", 96)
+
+
+def test_no_tensorflow_anywhere(tmp_path: Path, people: Path) -> None:
+    script = (
+        "import sys\n"
+        "from advcloak_jax.data import sources\n"
+        "from advcloak_jax.jobs import prepare\n"
+        "source, out = sys.argv[1:]\n"
+        f"prepare.main([source, out, '--image-size', '{SIZE}'])\n"
+        f"faces = sources.load([f'tfds:{{out}}'], image_size={SIZE}, on_bad_image='refuse', cache=None)\n"
+        "print(len(faces.images[:]), 'tensorflow' in sys.modules)\n"
+    )
+    arguments = [sys.executable, "-c", script, f"folder:{people}", str(tmp_path / "set")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["21", "False"]
