@@ -43,6 +43,14 @@ DEMO: dict[str, dict[str, Any]] = {
         "log_every": 10,
         "checkpoint_every": 75,
     },
+    "universal": {
+        "generator_width": 16,
+        "steps": 150,
+        "learning_rate": 5e-4,
+        "steps_per_dispatch": 1,
+        "log_every": 10,
+        "checkpoint_every": 75,
+    },
     "person": {
         "lambda_norm": 4.0,
         "steps": 200,
@@ -75,6 +83,13 @@ FAST: dict[str, dict[str, Any]] = {
     },
     "image": {
         "lambda_norm": 4.0,
+        "dtype": "bfloat16",
+        "batch": 128,
+        "steps": 600,
+        "learning_rate": 4e-4,
+        "checkpoint_every": 300,
+    },
+    "universal": {
         "dtype": "bfloat16",
         "batch": 128,
         "steps": 600,

@@ -7,13 +7,15 @@ import shutil
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from advcloak_jax.errors import UserError
-from advcloak_jax.jobs import evaluate, train
+from advcloak_jax.jobs import evaluate, train, universal
 from advcloak_jax.training.checkpoint import read_checkpoint
+from advcloak_jax.training.runs import read_run
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +31,7 @@ NETWORKS = ["--generator-width", "4", "--discriminator-width", "4", "--batch", "
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, compile_quickly: None) -> Path:
-    """Folder with the runs surrogate, target, image, person and the measurement table."""
+    """Folder with the runs surrogate, target, image, person, universal and the measurement table."""
     folder = tmp_path_factory.mktemp("pipeline")
     where = ["--cache", str(folder / "cache")]
     train.main(["recognizer", "--run", str(folder / "surrogate"), *FACES, *RHYTHM, *SMALL, *where])
@@ -37,6 +39,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, compile_quickly: None) -> Pat
     stage = [*RHYTHM, *where]
     train.main(["image", "--run", str(folder / "image"), "--surrogate", str(folder / "surrogate"), *NETWORKS, *stage])
     train.main(["person", "--run", str(folder / "person"), "--generator", str(folder / "image"), *stage])
+    flags = ["--generator-width", "4", "--batch", "4", "--surrogate", str(folder / "surrogate")]
+    train.main(["universal", "--run", str(folder / "universal"), *flags, *stage])
     evaluate.main(["table", *table(folder), "--out", str(folder / "table")])
     return folder
 
@@ -47,7 +51,7 @@ def table(folder: Path) -> list[str]:
 
 
 def test_a_run_holds_what_the_readme_says(runs: Path) -> None:
-    for name in ("surrogate", "target", "image", "person"):
+    for name in ("surrogate", "target", "image", "person", "universal"):
         run = runs / name
         config = json.loads((run / "config.json").read_text())
         assert config["code"]["jax"]
@@ -72,6 +76,13 @@ def test_config_json_repeats_the_run(runs: Path, tmp_path: Path, name: str) -> N
     assert jax.tree.structure(first) == jax.tree.structure(again)
     for here, there in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
         assert np.asarray(here).tobytes() == np.asarray(there).tobytes()
+
+
+def test_a_universal_run_gives_its_mask(runs: Path) -> None:
+    cloak = universal.load_cloak(read_run(runs / "universal"))
+    mask = np.asarray(cloak.make_masks(jnp.zeros((2, 2, 32, 32, 3)), jax.random.key(0)))
+    assert (cloak.name, cloak.kind, mask.shape) == ("GAP", "universal", (32, 32, 3))
+    assert 0 < np.abs(mask).max() <= 10.001 / 255
 
 
 def test_parts_of_the_split_are_disjoint_and_shared_by_all_jobs(runs: Path) -> None:

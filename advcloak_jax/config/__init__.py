@@ -5,7 +5,7 @@ from advcloak_jax.config.evaluation import Mirror, TableConfig, TargetsConfig, V
 from advcloak_jax.config.importing import ImportConfig
 from advcloak_jax.config.preparing import Encoding, PrepareConfig
 from advcloak_jax.config.recognizer import Classifier, Margin, RecognizerConfig, Sampling
-from advcloak_jax.config.stages import Distance, ImageConfig, PersonConfig, Subspace
+from advcloak_jax.config.stages import Distance, GeneratorConfig, ImageConfig, PersonConfig, Subspace, UniversalConfig
 from advcloak_jax.config.start import StartConfig
 from advcloak_jax.config.training import BadImage, Dtype, Parallel, Preset, SplitConfig, TrainConfig
 
@@ -15,6 +15,7 @@ __all__ = [
     "Distance",
     "Dtype",
     "Encoding",
+    "GeneratorConfig",
     "ImageConfig",
     "ImportConfig",
     "Margin",
@@ -31,6 +32,7 @@ __all__ = [
     "TableConfig",
     "TargetsConfig",
     "TrainConfig",
+    "UniversalConfig",
     "VerifyConfig",
     "flag",
 ]

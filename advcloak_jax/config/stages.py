@@ -1,4 +1,4 @@
-"""Settings of stage I and stage II."""
+"""Settings of the jobs that train a generator: stage I, stage II and the universal mask."""
 
 import dataclasses
 from typing import Literal
@@ -11,24 +11,15 @@ Distance = Literal["cosine", "euclidean"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImageConfig(TrainConfig):
-    """Stage I: train the generator to make one mask per image."""
+class GeneratorConfig(TrainConfig):
+    """Train a generator of masks against a surrogate."""
 
-    run: str = "runs/image"
     surrogate: str = "runs/recognizer"
     """Run folder of the recogniser to learn against."""
     images: int = 50_000
     """At most so many images of the generator's persons, drawn at random."""
     generator_width: int = 64
     """Channels of the generator's first layer."""
-    discriminator_width: int = 32
-    """Channels of the discriminator's first layer."""
-    lambda_norm: float = 1.0
-    """Weight of the norm loss (lambda1 of Eq. 8)."""
-    lambda_adversarial: float = 10.0
-    """Weight of the adversarial loss (lambda2 of Eq. 8)."""
-    norm_floor: float = 3.0
-    """Norm below which a mask costs nothing (eps of Eq. 12, 13; [0, 1] scale, at 112x112; scaled to other sizes)."""
     beta1: float = 0.5
     """Adam's first decay rate."""
     beta2: float = 0.9
@@ -37,12 +28,46 @@ class ImageConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.images >= 1, "--images must be at least 1.")
-        for name in ("generator_width", "discriminator_width"):
-            require(getattr(self, name) >= 1, f"{flag(name)} must be at least 1.")
-        for name in ("lambda_norm", "lambda_adversarial", "norm_floor"):
-            require(getattr(self, name) >= 0, f"{flag(name)} must be 0 or more.")
+        require(self.generator_width >= 1, "--generator-width must be at least 1.")
         for name in ("beta1", "beta2"):
             require(0 <= getattr(self, name) < 1, f"{flag(name)} must be in [0, 1).")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UniversalConfig(GeneratorConfig):
+    """GAP: train a generator to make one mask for everybody."""
+
+    run: str = "runs/universal"
+    epsilon: float = 10.0
+    """Largest change of a pixel, of 255; the mask is scaled down to it as a whole."""
+    epochs: float = 10.0
+    learning_rate: float = 2e-4
+    beta2: float = 0.999
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.epsilon > 0, "--epsilon must be more than 0.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageConfig(GeneratorConfig):
+    """Stage I: train the generator to make one mask per image."""
+
+    run: str = "runs/image"
+    discriminator_width: int = 32
+    """Channels of the discriminator's first layer."""
+    lambda_norm: float = 1.0
+    """Weight of the norm loss (lambda1 of Eq. 8)."""
+    lambda_adversarial: float = 10.0
+    """Weight of the adversarial loss (lambda2 of Eq. 8)."""
+    norm_floor: float = 3.0
+    """Norm below which a mask costs nothing (eps of Eq. 12, 13; [0, 1] scale, at 112x112; scaled to other sizes)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.discriminator_width >= 1, "--discriminator-width must be at least 1.")
+        for name in ("lambda_norm", "lambda_adversarial", "norm_floor"):
+            require(getattr(self, name) >= 0, f"{flag(name)} must be 0 or more.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import optax
 
 from advcloak_jax import images, subspace
 from advcloak_jax.cloaks.averaged import person_masks
-from advcloak_jax.config import ImageConfig, PersonConfig
+from advcloak_jax.config import GeneratorConfig, ImageConfig, PersonConfig
 from advcloak_jax.data import order, splits
 from advcloak_jax.data.faceset import FaceSet
 from advcloak_jax.data.splits import Split
@@ -56,7 +56,7 @@ class Validation:
     Each person's first images make the mask, the others wear it.
     """
 
-    def __init__(self, config: ImageConfig, faces: FaceSet, split: Split, surrogate: Recognizer) -> None:
+    def __init__(self, config: GeneratorConfig, faces: FaceSet, split: Split, surrogate: Recognizer) -> None:
         per_person = [faces.images_of(int(person)) for person in split.validation]
         half = max(1, min(VALIDATION_IMAGES, min(len(own) for own in per_person) // 2))
         self.inference = faces.images[np.stack([own[:half] for own in per_person])]
@@ -94,8 +94,8 @@ class Validation:
         return np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
 
 
-def build_generator(config: ImageConfig, *, axis_name: str | None, dtype: str = "float32") -> Generator:
-    """The generator that a stage's settings ask for."""
+def build_generator(config: GeneratorConfig, *, axis_name: str | None, dtype: str = "float32") -> Generator:
+    """The generator that the settings ask for."""
     return Generator(width=config.generator_width, dtype=jnp.dtype(dtype), axis_name=axis_name)
 
 
@@ -111,19 +111,28 @@ def _gan(config: ImageConfig, batch: int) -> steps.Gan:
     )
 
 
-def _surrogate(config: ImageConfig) -> Recognizer:
+def load_surrogate(config: GeneratorConfig) -> Recognizer:
+    """The recogniser that a generator learns against."""
     return inputs.load_recognizer(config.surrogate, "--surrogate", dtype=config.dtype).recognizer
+
+
+def choose_images(config: GeneratorConfig, faces: FaceSet, split: Split) -> np.ndarray:
+    """At most `config.images` random images of the generator's persons, their sorted indices [n].
+
+    Raises UserError when they do not fill a batch.
+    """
+    chosen, _ = splits.images_with_labels(faces, split.generator)
+    kept = order.permutation(config.seed, SHUFFLE_KEY, len(chosen))[: config.images]
+    if len(kept) < config.batch:
+        raise UserError(f"--batch {config.batch} is more than the {len(kept)} training images; lower it.")
+    return chosen[np.sort(kept)]
 
 
 def build_image(config: ImageConfig, faces: FaceSet, split: Split) -> Job:
     """Stage I on at most `config.images` random images of the generator's persons."""
-    chosen, _ = splits.images_with_labels(faces, split.generator)
-    kept = order.permutation(config.seed, SHUFFLE_KEY, len(chosen))[: config.images]
-    chosen = chosen[np.sort(kept)]
-    if len(chosen) < config.batch:
-        raise UserError(f"--batch {config.batch} is more than the {len(chosen)} training images; lower it.")
+    chosen = choose_images(config, faces, split)
     devices = parallel.pick_devices(config.devices, config.batch, "--batch")
-    surrogate = _surrogate(config)
+    surrogate = load_surrogate(config)
     gan = _gan(config, config.batch)
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     initial = jax.jit(
@@ -172,7 +181,7 @@ def build_person(config: PersonConfig, faces: FaceSet, split: Split) -> Job:
     if persons < config.persons:
         raise UserError(f"--persons {config.persons} is more than the {persons} of --split.generator; lower it.")
     devices = parallel.pick_devices(config.devices, config.persons, "--persons")
-    surrogate = _surrogate(config)
+    surrogate = load_surrogate(config)
     gan = _gan(config, config.persons * per_person)
     stage_one: Run = inputs.read_run_of("image", config.generator, "--generator")
     loaded = inputs.load_gan(stage_one)

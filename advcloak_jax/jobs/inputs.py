@@ -8,7 +8,15 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from advcloak_jax.config import BadImage, ImageConfig, PersonConfig, RecognizerConfig, TrainConfig, flag
+from advcloak_jax.config import (
+    BadImage,
+    GeneratorConfig,
+    ImageConfig,
+    PersonConfig,
+    RecognizerConfig,
+    TrainConfig,
+    flag,
+)
 from advcloak_jax.data import sources
 from advcloak_jax.data.faceset import FaceSet
 from advcloak_jax.data.splits import Split, make_split
@@ -25,11 +33,11 @@ from advcloak_jax.training.checkpoint import read_checkpoint, require_shapes
 from advcloak_jax.training.runs import Run, read_run
 
 PyTree = Any
-Config = TypeVar("Config", bound=ImageConfig)
+Config = TypeVar("Config", bound=GeneratorConfig)
 
 
 def resolve(config: Config) -> Config:
-    """Settings of stage I or II completed by those of the run it builds on: data, split, image size, networks.
+    """Settings of a generator's training completed by those of the run it builds on: data, split, image size, networks.
 
     Raises UserError when that run is of another job or is not there, or when a flag asks for what that run has fixed.
     """

@@ -9,13 +9,20 @@ import numpy as np
 from PIL import Image
 
 from advcloak_jax import cli
-from advcloak_jax.config import ImageConfig, PersonConfig, RecognizerConfig, TrainConfig
+from advcloak_jax.config import (
+    GeneratorConfig,
+    ImageConfig,
+    PersonConfig,
+    RecognizerConfig,
+    TrainConfig,
+    UniversalConfig,
+)
 from advcloak_jax.data import splits
 from advcloak_jax.data.faceset import FaceSet
 from advcloak_jax.data.splits import Split
 from advcloak_jax.errors import UserError
 from advcloak_jax.files import replacing
-from advcloak_jax.jobs import cloak, inputs, recognizer
+from advcloak_jax.jobs import cloak, inputs, recognizer, universal
 from advcloak_jax.settings import read_json
 from advcloak_jax.training import runs
 from advcloak_jax.training.loop import Job, train
@@ -32,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
             runs.require_free(job, config)
             print(f"{folder} is finished already.", file=sys.stderr)
             return
-    if isinstance(config, ImageConfig):
+    if isinstance(config, GeneratorConfig):
         config = inputs.resolve(config)
     runs.require_free(job, config)
     use_compilation_cache(config.cache)
@@ -48,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
 def _completed(config: TrainConfig) -> TrainConfig:
     """Settings with what the earlier run fixes, as far as that run is there already."""
     try:
-        return inputs.resolve(config) if isinstance(config, ImageConfig) else config
+        return inputs.resolve(config) if isinstance(config, GeneratorConfig) else config
     except UserError as error:
         print(f"not completed by the earlier run: {error}", file=sys.stderr)
         return config
@@ -60,6 +67,8 @@ def build(config: TrainConfig, faces: FaceSet, split: Split) -> Job:
         return cloak.build_person(config, faces, split)
     if isinstance(config, ImageConfig):
         return cloak.build_image(config, faces, split)
+    if isinstance(config, UniversalConfig):
+        return universal.build(config, faces, split)
     assert isinstance(config, RecognizerConfig)
     return recognizer.build(config, faces, split)
 

@@ -8,11 +8,16 @@ from typing import Any
 
 import advcloak_jax
 from advcloak_jax import settings
-from advcloak_jax.config import ImageConfig, PersonConfig, RecognizerConfig, TrainConfig, flag
+from advcloak_jax.config import ImageConfig, PersonConfig, RecognizerConfig, TrainConfig, UniversalConfig, flag
 from advcloak_jax.errors import UserError
 from advcloak_jax.files import write_json
 
-JOBS: dict[str, type[TrainConfig]] = {"recognizer": RecognizerConfig, "image": ImageConfig, "person": PersonConfig}
+JOBS: dict[str, type[TrainConfig]] = {
+    "recognizer": RecognizerConfig,
+    "image": ImageConfig,
+    "person": PersonConfig,
+    "universal": UniversalConfig,
+}
 
 FREE_TO_CHANGE = frozenset({"run", "devices", "parallel", "cache", "keep", "log_every"})
 """Settings that a resumed run may change: none of them alters what is learnt."""

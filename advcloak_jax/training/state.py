@@ -41,6 +41,14 @@ class GanState(struct.PyTreeNode):
     discriminator_optimiser: optax.OptState
 
 
+class UniversalState(struct.PyTreeNode):
+    """The generator of one universal mask in training (a Flax variables dict)."""
+
+    step: jax.Array
+    generator: PyTree
+    optimiser: optax.OptState
+
+
 def init_recognizer(
     backbone: nn.Module,
     classes: int,

@@ -1,4 +1,4 @@
-"""The training steps of the two stages, pure: step(state, batch) -> (state, metrics), and what every step shares.
+"""The training steps of the generators, pure: step(state, batch) -> (state, metrics), and what every step shares.
 
 Each is written for one device and averages over the mapped axis `DEVICES`, so that the same function runs under pmap or
 shard_map on any number of devices. Losses that meet other devices' images (synchronised batch statistics) differentiate
@@ -15,7 +15,8 @@ from flax import linen as nn
 from jax import lax
 
 from advcloak_jax import config, images, losses, subspace
-from advcloak_jax.training.state import GanState
+from advcloak_jax.networks.universal_mask import universal_mask
+from advcloak_jax.training.state import GanState, UniversalState
 
 DEVICES = "devices"
 PyTree = Any
@@ -201,5 +202,38 @@ def person_step(
             return jnp.repeat(masks, per_person, axis=0)
 
         return _gan_step(gan, state, flat, batch.positions, batch.key, make_masks, spread, adversarial)
+
+    return step
+
+
+class Universal(NamedTuple):
+    """The generator of one mask for everybody, its optimiser, and the largest change of a pixel, of 255."""
+
+    generator: nn.Module
+    optimiser: optax.GradientTransformation
+    epsilon: float
+
+
+def universal_step(
+    universal: Universal, embed: Embed, noise: jax.Array
+) -> Callable[[UniversalState, ImageBatch], tuple[UniversalState, Metrics]]:
+    """GAP: the mask that the generator makes of `noise` [1, H, W, 3] is put on every image of the batch (Eq. 14).
+
+    Every device makes the same mask of the same noise, so that there are no statistics to share.
+    """
+
+    def step(state: UniversalState, batch: ImageBatch) -> tuple[UniversalState, Metrics]:
+        def loss(params: PyTree) -> tuple[jax.Array, PyTree]:
+            variables = {"params": params, "batch_stats": state.generator["batch_stats"]}
+            mask, stats = universal_mask(universal.generator, variables, noise, universal.epsilon)
+            protected = images.apply_mask(batch.faces, mask)
+            return losses.cosine_loss(embed(protected), batch.embeddings), stats
+
+        params = state.generator["params"]
+        (value, stats), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+        gradients = lax.pmean(gradients, DEVICES)
+        updates, optimiser = universal.optimiser.update(gradients, state.optimiser, params)
+        generator = {"params": optax.apply_updates(params, updates), "batch_stats": stats}
+        return UniversalState(state.step + 1, generator, optimiser), lax.pmean({"adversarial": value}, DEVICES)
 
     return step
