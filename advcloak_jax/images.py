@@ -43,7 +43,7 @@ def l2_norm(mask: ArrayT) -> ArrayT:
     return (mask * mask).sum(axis=(-3, -2, -1)) ** 0.5
 
 
-def rescale(mask: ArrayT, grey_levels: float) -> ArrayT:
+def rescale(mask: ArrayT, grey_levels: float | jax.Array) -> ArrayT:
     """Scale each mask [..., H, W, C] to the L2 norm `grey_levels` / 255; a zero mask stays zero."""
     norm = l2_norm(mask)[..., None, None, None]
     return mask * (grey_levels / 255 / norm.clip(_TINY))

@@ -2,6 +2,7 @@
 
 from advcloak_jax.config.checks import flag
 from advcloak_jax.config.evaluation import Mirror, TableConfig, TargetsConfig, VerifyConfig
+from advcloak_jax.config.exporting import ExportConfig, Format
 from advcloak_jax.config.importing import ImportConfig
 from advcloak_jax.config.preparing import Encoding, PrepareConfig
 from advcloak_jax.config.recognizer import Classifier, Margin, RecognizerConfig, Sampling
@@ -15,6 +16,8 @@ __all__ = [
     "Distance",
     "Dtype",
     "Encoding",
+    "ExportConfig",
+    "Format",
     "GeneratorConfig",
     "ImageConfig",
     "ImportConfig",

@@ -1,9 +1,7 @@
 """Published weights to a run folder: read, recognise, convert, try, store."""
 
 import hashlib
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import numpy as np
 from advcloak_jax import cli, settings
 from advcloak_jax.config import ImportConfig
 from advcloak_jax.errors import UserError
-from advcloak_jax.files import write_json, write_text
+from advcloak_jax.files import new_folder, write_json, write_text
 from advcloak_jax.jobs import imported
 from advcloak_jax.jobs.imported import GRAPH, Network
 from advcloak_jax.recognizers import zoo
@@ -160,10 +158,8 @@ def _try(module: nn.Module, variables: PyTree, file: Path) -> None:
 
 
 def _store(config: ImportConfig, folder: Path, network: Network, variables: PyTree, symbol_text: str) -> None:
-    """Write the folder under a temporary name and move it, so that it is whole or absent."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    """Write the folder, whole or not at all."""
+    with new_folder(folder) as temporary:
         stored = settings.to_dict(config)
         write_json(temporary / "config.json", {"job": imported.JOB, "code": runs.code_version(), "config": stored})
         write_json(temporary / "network.json", network.to_json())
@@ -173,10 +169,3 @@ def _store(config: ImportConfig, folder: Path, network: Network, variables: PyTr
         checkpoints.save(0, jax.tree.map(jnp.asarray, variables), rank=None)
         checkpoints.wait()
         checkpoints.close()
-        umask_mode = folder.parent.stat().st_mode & 0o777
-        temporary.chmod(umask_mode)
-        if folder.exists():
-            folder.rmdir()
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

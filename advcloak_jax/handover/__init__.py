@@ -1,0 +1,1 @@
+"""Trained networks in forms that need neither their run folder nor this package."""
