@@ -10,7 +10,7 @@ originals, so the start is FI-UAP's random noise (one for all images) where the 
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -47,30 +47,36 @@ def draws(settings: AggregationSettings, images: int) -> int:
     return max(1, settings.rounds * images // min(settings.minibatch, images))
 
 
-def attack(settings: AggregationSettings, images: int) -> Attack:
+Draw = Callable[[jax.Array, jax.Array, int, int], jax.Array]
+"""A person's key, the draw's number, images and how many of them -> indices."""
+
+
+def draw(key: jax.Array, number: jax.Array, images: int, size: int) -> jax.Array:
+    """`size` different ones of `images` images, [size]."""
+    return jax.random.permutation(jax.random.fold_in(key, 1 + number), images)[:size]
+
+
+def begin(
+    surrogates: Surrogates, faces: jax.Array, keys: jax.Array, masks: jax.Array, kind: objectives.Kind
+) -> tuple[Context, State]:
+    """Context and state before the first draw, from masks [B, H, W, C]."""
+    originals = objectives.describe(Objective(kind), surrogates, faces, None)
+    return Context(originals, keys), State(masks, masks, jnp.zeros_like(masks), jnp.zeros_like(masks))
+
+
+def attack(settings: AggregationSettings, images: int, draw: Draw = draw) -> Attack:
     """The draws of one block of persons with `images` images each: `draws` of them make one step of the masks."""
     epsilon, step_size = settings.epsilon / 255, settings.step_size / 255
     size, every = min(settings.minibatch, images), draws(settings, images)
     objective = Objective(settings.subspace)
 
     def start(surrogates: Surrogates, faces: jax.Array, keys: jax.Array) -> tuple[Context, State]:
-        shape = (*faces.shape[2:],)
+        shape = faces.shape[2:]
         masks = jax.vmap(lambda key: jax.random.uniform(key, shape, jnp.float32, minval=-epsilon, maxval=epsilon))(keys)
-        originals = objectives.describe(objective, surrogates, faces, None)
-        return Context(originals, keys), State(masks, masks, jnp.zeros_like(masks), jnp.zeros_like(masks))
+        return begin(surrogates, faces, keys, masks, settings.subspace)
 
     def step(surrogates: Surrogates, faces: jax.Array, context: Context, state: State, number: jax.Array) -> State:
         drawn = jax.vmap(lambda key: draw(key, number, images, size))(context.keys)
-        return move(surrogates, faces, context, state, number, drawn)
-
-    def move(
-        surrogates: Surrogates,
-        faces: jax.Array,
-        context: Context,
-        state: State,
-        number: jax.Array,
-        drawn: jax.Array,
-    ) -> State:
         chosen = _chosen(faces, drawn)
         known = context.originals
         if settings.subspace == "plain":
@@ -88,11 +94,6 @@ def attack(settings: AggregationSettings, images: int) -> Attack:
         return jax.tree.map(lambda a, b: jnp.where((number + 1) % every == 0, a, b), after, between)
 
     return Attack(settings.steps * every, start, step, lambda state: state.masks)
-
-
-def draw(key: jax.Array, number: jax.Array, images: int, size: int) -> jax.Array:
-    """`size` different ones of `images` images, [size]."""
-    return jax.random.permutation(jax.random.fold_in(key, 1 + number), images)[:size]
 
 
 def _chosen(values: jax.Array, drawn: jax.Array) -> jax.Array:

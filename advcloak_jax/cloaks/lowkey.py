@@ -75,6 +75,11 @@ def _features(recognizer: Recognizer, images: jax.Array) -> jax.Array:
     return made.astype(jnp.float32)
 
 
+def begin(surrogates: Surrogates, faces: jax.Array, noise: jax.Array) -> tuple[list[jax.Array], State]:
+    """The originals' features [B, d] and the state before the first step: images [B, 1, H, W, C] under noise."""
+    return [_features(surrogate, faces[:, 0]) for surrogate in surrogates], State(faces, faces + noise)
+
+
 def attack(settings: LowKeySettings) -> Attack:
     """The steps of one block of images, each a person of its own: faces [B, 1, H, W, C]."""
     noise, step_size = settings.noise / 255, settings.step_size / 255
@@ -82,7 +87,7 @@ def attack(settings: LowKeySettings) -> Attack:
     def start(surrogates: Surrogates, faces: jax.Array, keys: jax.Array) -> tuple[list[jax.Array], State]:
         shape = faces.shape[1:]
         drawn = jax.vmap(lambda key: jax.random.uniform(key, shape, jnp.float32, minval=-noise, maxval=noise))(keys)
-        return [_features(surrogate, faces[:, 0]) for surrogate in surrogates], State(faces, faces + drawn)
+        return begin(surrogates, faces, drawn)
 
     def step(
         surrogates: Surrogates, faces: jax.Array, context: list[jax.Array], state: State, number: jax.Array
