@@ -8,11 +8,12 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
+from advcloak_jax.config.cluster import STARTING
 from advcloak_jax.errors import UserError
 
 T = TypeVar("T")
 
-NOT_STORED = ("config", "print_config", "resume", "preset", "sweep", "sweep_index", "sweep_list")
+NOT_STORED = ("resume", "preset", "sweep", "sweep_index", "sweep_list", *STARTING)
 """Settings of one start, not of the run."""
 
 

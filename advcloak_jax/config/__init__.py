@@ -1,6 +1,7 @@
 """Every setting of every job. Defaults are the paper's; docstrings under the fields are the `--help` texts."""
 
 from advcloak_jax.config.checks import flag
+from advcloak_jax.config.cluster import ClusterConfig
 from advcloak_jax.config.evaluation import Mirror, TableConfig, TargetsConfig, VerifyConfig
 from advcloak_jax.config.exporting import ExportConfig, Format
 from advcloak_jax.config.importing import ImportConfig
@@ -13,6 +14,7 @@ from advcloak_jax.config.training import BadImage, Dtype, Parallel, Preset, Spli
 __all__ = [
     "BadImage",
     "Classifier",
+    "ClusterConfig",
     "Distance",
     "Dtype",
     "Encoding",

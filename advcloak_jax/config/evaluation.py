@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from advcloak_jax.config.checks import require, require_seed
+from advcloak_jax.config.cluster import ClusterConfig
 from advcloak_jax.config.start import StartConfig
 from advcloak_jax.config.training import BadImage
 
@@ -11,7 +12,7 @@ Mirror = Literal["auto", "yes", "no"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TableConfig(StartConfig):
+class TableConfig(ClusterConfig):
     """Measure protection: every cloak against every target, in the 1:N protocol."""
 
     cloaks: tuple[str, ...] = ("runs/image", "runs/person")
@@ -40,6 +41,7 @@ class TableConfig(StartConfig):
     """Where the self-contained report goes. Default: report.html in --out."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(len(self.targets) > 0, "--targets needs at least one recogniser.")
         require(len(self.cloaks) > 0, "--cloaks needs at least one run folder.")
         require_seed(self.seed)
@@ -50,7 +52,7 @@ class TableConfig(StartConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class VerifyConfig(StartConfig):
+class VerifyConfig(ClusterConfig):
     """Measure recognisers: same or different person, on people they never saw."""
 
     targets: tuple[str, ...] = ("runs/recognizer",)
@@ -81,6 +83,7 @@ class VerifyConfig(StartConfig):
     """Folder for rendered synthetic faces and compiled programs; auto: `cache` beside --out; none: keep nothing."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(len(self.targets) > 0, "--targets needs at least one recogniser.")
         require(not (self.data and self.pairs), "--data and --pairs exclude each other: draw pairs, or bring them.")
         require(bool(self.pairs or not self.pairs_root), "--pairs-root is only for the list that --pairs names.")

@@ -5,9 +5,10 @@ import math
 from typing import Literal
 
 from advcloak_jax.config.checks import flag, require, require_seed
-from advcloak_jax.config.start import StartConfig
+from advcloak_jax.config.cluster import ClusterConfig
 
 BadImage = Literal["refuse", "skip"]
+OnNan = Literal["stop", "skip"]
 Parallel = Literal["pmap", "shard_map"]
 Dtype = Literal["float32", "bfloat16"]
 Preset = Literal["paper", "fast", "demo"]
@@ -53,7 +54,7 @@ class SplitConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig(StartConfig):
+class TrainConfig(ClusterConfig):
     """Settings that every training job has."""
 
     run: str = "runs/run"
@@ -94,7 +95,7 @@ class TrainConfig(StartConfig):
     dtype: Dtype = "float32"
     """What the networks compute in. Parameters, norms, losses and the projection stay float32."""
     devices: int = 0
-    """Devices to use; 0: all of this machine."""
+    """Devices to use (of each process, where several share the job); 0: all of this machine."""
     parallel: Parallel = "pmap"
     """How steps are spread over devices; the results are the same."""
     steps_per_dispatch: int = 10
@@ -106,7 +107,11 @@ class TrainConfig(StartConfig):
     keep: int = 2
     """Newest checkpoints kept, beside the best one."""
 
+    on_nan: OnNan = "stop"
+    """When a loss or an update is no finite number: stop, with the last good checkpoint, or skip that step's update."""
+
     def __post_init__(self) -> None:
+        super().__post_init__()
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, float) and field.name not in ("lower", "upper"):

@@ -16,11 +16,11 @@ from advcloak_jax.data.splits import Split
 from advcloak_jax.errors import UserError
 from advcloak_jax.evaluation.targets import FlaxTarget
 from advcloak_jax.jobs import inputs
-from advcloak_jax.jobs.recognizer import positions
 from advcloak_jax.networks.discriminator import Discriminator
 from advcloak_jax.networks.generator import Generator
 from advcloak_jax.recognizers.recognizer import Recognizer, embed
 from advcloak_jax.training import parallel, state, steps
+from advcloak_jax.training.feed import ResidentFeed
 from advcloak_jax.training.loop import Job
 from advcloak_jax.training.runs import Run
 
@@ -140,8 +140,10 @@ def build_image(config: ImageConfig, faces: FaceSet, split: Split) -> Job:
     )(init_key)
     originals = faces.images[chosen]
     embeddings = FlaxTarget("surrogate", surrogate.module, surrogate.variables).embed(originals)
-    resident = parallel.replicate(
-        Resident(jnp.asarray(originals), jnp.asarray(embeddings), surrogate.variables, step_key), devices
+    resident = parallel.reside(
+        Resident(jnp.asarray(originals), jnp.asarray(embeddings), surrogate.variables, step_key),
+        devices,
+        config.parallel,
     )
 
     def bind(resident: Resident) -> Any:
@@ -157,10 +159,10 @@ def build_image(config: ImageConfig, faces: FaceSet, split: Split) -> Job:
 
     scanned = parallel.scan_steps(bind, gather, unroll=parallel.wants_unrolling(devices))
     run = parallel.parallelise(scanned, devices, config.parallel)
+    feed = ResidentFeed(lambda first, count: order.image_batches(config.seed, len(chosen), config.batch, first, count))
 
     def advance(state: PyTree, first: int, count: int) -> tuple[PyTree, dict[str, jax.Array]]:
-        index = order.image_batches(config.seed, len(chosen), config.batch, first, count)
-        return run(state, resident, {"index": index, "position": positions(index)})
+        return run(state, resident, feed.batches(first, count))
 
     validation = Validation(config, faces, split, surrogate)
     return Job(
@@ -193,8 +195,10 @@ def build_person(config: PersonConfig, faces: FaceSet, split: Split) -> Job:
     flat_embeddings = FlaxTarget("surrogate", surrogate.module, surrogate.variables).embed(flat)
     embeddings = jnp.asarray(flat_embeddings).reshape(persons, per_person, -1)
     spaces = jax.jit(subspace.fit)(embeddings)
-    resident = parallel.replicate(
-        PersonResident(jnp.asarray(originals), embeddings, spaces, surrogate.variables, step_key), devices
+    resident = parallel.reside(
+        PersonResident(jnp.asarray(originals), embeddings, spaces, surrogate.variables, step_key),
+        devices,
+        config.parallel,
     )
     epoch = persons / config.persons
 
@@ -218,10 +222,12 @@ def build_person(config: PersonConfig, faces: FaceSet, split: Split) -> Job:
 
     scanned = parallel.scan_steps(bind, gather, unroll=parallel.wants_unrolling(devices))
     run = parallel.parallelise(scanned, devices, config.parallel)
+    feed = ResidentFeed(
+        lambda first, count: order.image_batches(config.seed, persons, config.persons, first, count, shuffle=False)
+    )
 
     def advance(state: PyTree, first: int, count: int) -> tuple[PyTree, dict[str, jax.Array]]:
-        index = order.image_batches(config.seed, persons, config.persons, first, count, shuffle=False)
-        return run(state, resident, {"index": index, "position": positions(index)})
+        return run(state, resident, feed.batches(first, count))
 
     validation = Validation(config, faces, split, surrogate)
     return Job(

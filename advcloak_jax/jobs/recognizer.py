@@ -19,6 +19,7 @@ from advcloak_jax.evaluation.targets import FlaxTarget
 from advcloak_jax.jobs.inputs import build_recognizer
 from advcloak_jax.recognizers import margins
 from advcloak_jax.training import class_parallel, parallel, state, steps
+from advcloak_jax.training.feed import ResidentFeed
 from advcloak_jax.training.loop import Job
 from advcloak_jax.training.recognizer_step import recognizer_step
 
@@ -86,7 +87,11 @@ def index_batches(config: RecognizerConfig, labels: np.ndarray) -> Callable[[int
 def place(initial: Callable[[jax.Array], PyTree], key: jax.Array, devices: list[jax.Device]) -> tuple[PyTree, PyTree]:
     """State made by `initial(key)` with its classifier spread over the devices, and the specs of that placement."""
     specs = class_parallel.specs(jax.eval_shape(initial, key))
-    return jax.jit(initial, out_shardings=parallel.shardings(specs, devices))(key), specs
+    # On several processes a compiled function takes numbers from the host, but no keys.
+    made = jax.jit(
+        lambda data: initial(jax.random.wrap_key_data(data)), out_shardings=parallel.shardings(specs, devices)
+    )
+    return made(np.asarray(jax.random.key_data(key))), specs
 
 
 def build(config: RecognizerConfig, faces: FaceSet, split: Split) -> Job:
@@ -124,7 +129,9 @@ def build(config: RecognizerConfig, faces: FaceSet, split: Split) -> Job:
         start, specs = place(initial, init_key, devices)
     else:
         start = parallel.replicate(jax.jit(initial)(init_key), devices)
-    resident = parallel.replicate(Resident(jnp.asarray(faces.images[chosen]), jnp.asarray(labels), step_key), devices)
+    resident = parallel.reside(
+        Resident(jnp.asarray(faces.images[chosen]), jnp.asarray(labels), step_key), devices, config.parallel
+    )
     step = recognizer_step(module, transformation, loss, sharded_classes=len(persons) if sharded else None)
 
     def gather(resident: Resident, item: dict[str, jax.Array], number: jax.Array) -> steps.RecognizerBatch:
@@ -137,11 +144,10 @@ def build(config: RecognizerConfig, faces: FaceSet, split: Split) -> Job:
 
     scanned = parallel.scan_steps(lambda _: step, gather, unroll=parallel.wants_unrolling(devices))
     run = parallel.parallelise(scanned, devices, config.parallel, specs)
-    batches = index_batches(config, labels)
+    feed = ResidentFeed(index_batches(config, labels))
 
     def advance(state: PyTree, first: int, count: int) -> tuple[PyTree, dict[str, jax.Array]]:
-        index = batches(first, count)
-        return run(state, resident, {"index": index, "position": positions(index)})
+        return run(state, resident, feed.batches(first, count))
 
     held_out = np.flatnonzero(np.isin(faces.identity, split.validation))
     held_out_module = build_recognizer(config, dtype=config.dtype, axis_name=None)
@@ -168,8 +174,3 @@ def build(config: RecognizerConfig, faces: FaceSet, split: Split) -> Job:
         picture=None,
         columns=("loss", "accuracy", "validation_auc", "validation_accuracy"),
     )
-
-
-def positions(index: np.ndarray) -> np.ndarray:
-    """Place of every item in its global batch, for indices [K, B, ...]."""
-    return np.broadcast_to(np.arange(index.shape[1], dtype=np.int32), index.shape[:2]).copy()

@@ -1,0 +1,207 @@
+"""Several processes that share one job, on JAX's own runtime: their start, what they tell each other, their end.
+
+Every process runs the same program on its own devices. Process 0 alone writes what is not a checkpoint. JAX's
+coordination service, which process 0 runs, notices a lost process; whoever is left is then ended.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+from jax._src import distributed as runtime
+from jax.experimental import multihost_utils
+
+from advcloak_jax.config.cluster import ClusterConfig
+from advcloak_jax.errors import UserError
+
+HEARTBEAT_SECONDS = 30
+"""A process that has not been heard of for so long is lost, and all others are ended."""
+TOGETHER_SECONDS = 5
+"""How long a failing process waits for the others to fail of the same."""
+LOST_STATUS = 75
+"""Exit status after another process was lost: start all of them again with --resume (EX_TEMPFAIL of sysexits.h)."""
+_FOREVER = 7 * 24 * 3600 * 1000
+
+
+class LastWords:
+    """A sentence on standard error for a process that is ended from outside and cannot say it itself.
+
+    JAX's runtime aborts a process that has lost the others. A shell that holds the other end of a pipe is told the
+    sentence beforehand, and says it when the pipe closes.
+    """
+
+    def __init__(self) -> None:
+        script = 'last=; while IFS= read -r line; do last=$line; done; [ -z "$last" ] || echo "$last" >&2'
+        self._shell = subprocess.Popen(["/bin/sh", "-c", script], stdin=subprocess.PIPE, text=True, process_group=0)
+
+    def are(self, sentence: str) -> None:
+        """Say this from now on; nothing if it is empty."""
+        assert self._shell.stdin is not None
+        self._shell.stdin.write(sentence + "\n")
+        self._shell.stdin.flush()
+
+    def close(self) -> None:
+        """The process ends as it should: nothing is to be said."""
+        self.are("")
+        assert self._shell.stdin is not None
+        self._shell.stdin.close()
+        self._shell.wait()
+
+
+@contextmanager
+def joined(config: ClusterConfig) -> Iterator[None]:
+    """Be one of the processes that the settings ask for; alone, where they ask for none. Before any use of devices.
+
+    Raises UserError when the others cannot be found or do not all come.
+    """
+    if config.distributed == "off" and not config.coordinator:
+        yield
+        return
+    if config.coordinator and config.process_id:
+        _await_coordinator(config)
+    words = LastWords()
+    try:
+        words.are(
+            f"error: not all processes came within {config.initialization_timeout} s; check that all were started with "
+            "the same --coordinator and --processes, each with a --process-id of its own, or raise "
+            "--initialization-timeout."
+        )
+        _initialize(config)
+        words.are(
+            f"error: process {jax.process_index()} of {jax.process_count()} was ended from outside, most likely because "
+            "another one was lost (their logs say which); start all of them again, training with --resume."
+        )
+        yield
+    finally:
+        words.close()
+
+
+def _initialize(config: ClusterConfig) -> None:
+    # The loop has a handler of its own for SIGTERM, which this service would replace.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            config.coordinator or None,
+            config.processes,
+            config.process_id,
+            # Without a cluster every device that the process can see is its own.
+            cluster_detection_method="deactivate" if config.coordinator else None,
+            initialization_timeout=config.initialization_timeout,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+    except ValueError as error:
+        raise UserError(
+            f"--distributed auto finds no cluster here ({_first_line(error)}); give --coordinator, --processes and "
+            "--process-id, or drop it."
+        ) from error
+    except RuntimeError as error:
+        raise UserError(f"The processes cannot join ({_first_line(error)}).") from error
+
+
+def _await_coordinator(config: ClusterConfig) -> None:
+    """Wait until process 0 listens, because JAX would abort without a clear word if it never does."""
+    host, _, port = config.coordinator.rpartition(":")
+    ends = time.monotonic() + config.initialization_timeout
+    while True:
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
+                return
+        except OSError as error:
+            if time.monotonic() > ends:
+                raise UserError(
+                    f"--coordinator {config.coordinator} was not reached within {config.initialization_timeout} s "
+                    f"({error.strerror or error}); check the address, the port and that process 0 was started."
+                ) from error
+        time.sleep(0.2)
+
+
+def active() -> bool:
+    """Whether this process joined others."""
+    return runtime.global_state.client is not None
+
+
+def writes() -> bool:
+    """Whether this process is the one that writes files and prints results."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Return once all processes are here. Each `name` serves once."""
+    if active():
+        runtime.global_state.client.wait_at_barrier(f"advcloak/{name}", _FOREVER)
+
+
+def share(name: str, make: Callable[[], Any]) -> Any:
+    """A JSON value that process 0 makes, at every process. Each `name` serves once."""
+    if not active():
+        return make()
+    key, client = f"advcloak/{name}", runtime.global_state.client
+    if not writes():
+        return json.loads(client.blocking_key_value_get(key, _FOREVER))
+    value = make()
+    client.key_value_set(key, json.dumps(value))
+    return value
+
+
+def first_then_others(name: str, make: Callable[[], Any]) -> Any:
+    """What `make` returns at each process; process 0 comes first, so that the others find what it leaves on disk."""
+    if not writes():
+        barrier(name)
+        return make()
+    value = make()
+    barrier(name)
+    return value
+
+
+def gather_blocks(name: str, blocks: int, make: Callable[[int], np.ndarray]) -> list[np.ndarray]:
+    """The arrays make(0) .. make(blocks - 1), each made by one process, at every process. Each `name` serves once.
+
+    make(i): [b, ...]; blocks may differ in b only. At least one block.
+    """
+    count = jax.process_count()
+    if count == 1:
+        return [make(i) for i in range(blocks)]
+    own = [make(i) for i in range(jax.process_index(), blocks, count)]
+    # Whoever has no block learns from process 0, which always has one, what they are like.
+    shape, kind, largest = share(f"{name}/shape", lambda: (own[0].shape[1:], str(own[0].dtype), -(-blocks // count)))
+    rows = share(f"{name}/rows", lambda: len(own[0]))
+    sizes = np.zeros(largest, np.int32)
+    sizes[: len(own)] = [len(block) for block in own]
+    padded = np.zeros((largest, rows, *shape), kind)
+    for place, block in enumerate(own):
+        padded[place, : len(block)] = block
+    barrier(f"{name}/made")
+    all_sizes, everything = multihost_utils.process_allgather((sizes, padded))
+    return [everything[i % count, i // count, : all_sizes[i % count, i // count]] for i in range(blocks)]
+
+
+def lost_another(error: BaseException) -> bool:
+    """Whether an error means that another process is gone: the connection to it broke, or it kept this one waiting."""
+    signs = ("Gloo", "NCCL", "Connection closed", "Connection reset", "UNAVAILABLE", "DEADLINE_EXCEEDED", "Barrier")
+    return active() and isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+
+
+def fail(status: int) -> NoReturn:
+    """End a process that has said why. The others, which may wait for it for ever, are ended by JAX's runtime."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if not active():
+        raise SystemExit(status)
+    # All of them fail together where the reason is the same.
+    with contextlib.suppress(RuntimeError):
+        runtime.global_state.client.wait_at_barrier("advcloak/failed", TOGETHER_SECONDS * 1000)
+    # JAX would now wait for the others.
+    os._exit(status)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")
