@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -20,7 +21,7 @@ from advcloak_jax import presets, settings, sweep
 from advcloak_jax.config import StartConfig, TrainConfig
 from advcloak_jax.errors import UserError
 from advcloak_jax.settings_file import read_settings
-from advcloak_jax.training import runs
+from advcloak_jax.training import distributed, runs
 
 BAD_INPUT_STATUS = 2
 T = TypeVar("T")
@@ -148,10 +149,15 @@ def run_main(main: Callable[[Sequence[str]], None]) -> None:
         _fail(str(error))
     except KeyboardInterrupt:
         print("Interrupted; --resume continues from the last checkpoint.", file=sys.stderr)
-        raise SystemExit(130) from None
+        distributed.fail(130)
     except Exception as error:
         if sentence := _of_the_machine(error):
             _fail(sentence)
+        if distributed.lost_another(error):
+            _fail(distributed.LOST, distributed.LOST_STATUS)
+        if distributed.active():
+            traceback.print_exc()
+            distributed.fail(1)
         raise
 
 
@@ -174,6 +180,6 @@ def _of_the_machine(error: BaseException | None) -> str | None:
     return None
 
 
-def _fail(sentence: str) -> None:
+def _fail(sentence: str, status: int = BAD_INPUT_STATUS) -> NoReturn:
     print(f"error: {sentence}", file=sys.stderr)
-    raise SystemExit(BAD_INPUT_STATUS) from None
+    distributed.fail(status)

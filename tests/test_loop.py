@@ -139,7 +139,9 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_never_saved(run: Run) -> N
         state, metrics = count_up(state, first, count)
         return state, {"loss": jnp.where(metrics["loss"] >= 8, jnp.nan, metrics["loss"])}
 
-    with pytest.raises(UserError, match=r"^loss stopped being a number at step 8; lower --learning-rate"):
+    with pytest.raises(
+        UserError, match=r"^loss \(nan\) stopped being a finite number at step 8; lower"
+    ):
         train(run, job(advance=break_down), sample=nothing)
     assert read_checkpoint(run.checkpoints, best=False)[0] == 4
     assert not run.finished
@@ -176,8 +178,8 @@ def test_a_full_disk_is_an_error_and_not_a_result(run: Run, when: str, monkeypat
     def fail(*_: Any, **__: Any) -> None:
         raise full
 
-    name = "MetricWriter.write" if when == "metrics" else "Checkpoints.save"
-    monkeypatch.setattr(f"advcloak_jax.training.loop.{name}", fail)
+    name = "metrics.MetricWriter.write" if when == "metrics" else "checkpoint.Checkpoints.save"
+    monkeypatch.setattr(f"advcloak_jax.training.{name}", fail)
     with pytest.raises(OSError, match="No space left"):
         train(run, job(), sample=nothing)
     assert not run.finished

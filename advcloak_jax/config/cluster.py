@@ -1,4 +1,4 @@
-"""Settings of a job that runs as several processes: how they find each other. They belong to one start, not to a run."""
+"""Settings of a job that several processes share: how they find each other. They belong to one start, not a run."""
 
 import dataclasses
 from typing import Literal
@@ -37,7 +37,7 @@ class ClusterConfig(StartConfig):
         )
         require(
             self.distributed == "off" or len(missing) == 3,
-            "--distributed auto finds the processes by itself; drop it, or --coordinator, --processes and --process-id.",
+            "--distributed auto finds the processes itself; drop it, or --coordinator, --processes and --process-id.",
         )
         require(self.initialization_timeout >= 1, "--initialization-timeout must be at least 1 second.")
         if self.coordinator and self.processes is not None and self.process_id is not None:
@@ -49,7 +49,7 @@ class ClusterConfig(StartConfig):
             require(self.processes >= 1, "--processes must be at least 1.")
             require(
                 0 <= self.process_id < self.processes,
-                f"--process-id {self.process_id} must be between 0 and {self.processes - 1}, one less than --processes.",
+                f"--process-id {self.process_id} must be from 0 to {self.processes - 1}, one less than --processes.",
             )
 
 

@@ -157,7 +157,7 @@ def build_image(config: ImageConfig, faces: FaceSet, split: Split) -> Job:
             jax.random.fold_in(resident.key, number),
         )
 
-    scanned = parallel.scan_steps(bind, gather, unroll=parallel.wants_unrolling(devices))
+    scanned = parallel.scan_steps(bind, gather, unroll=parallel.wants_unrolling(devices), on_nan=config.on_nan)
     run = parallel.parallelise(scanned, devices, config.parallel)
     feed = ResidentFeed(lambda first, count: order.image_batches(config.seed, len(chosen), config.batch, first, count))
 
@@ -220,7 +220,7 @@ def build_person(config: PersonConfig, faces: FaceSet, split: Split) -> Job:
             jax.random.fold_in(resident.key, number),
         )
 
-    scanned = parallel.scan_steps(bind, gather, unroll=parallel.wants_unrolling(devices))
+    scanned = parallel.scan_steps(bind, gather, unroll=parallel.wants_unrolling(devices), on_nan=config.on_nan)
     run = parallel.parallelise(scanned, devices, config.parallel)
     feed = ResidentFeed(
         lambda first, count: order.image_batches(config.seed, persons, config.persons, first, count, shuffle=False)

@@ -8,6 +8,7 @@ from advcloak_jax.jobs.list_targets import run_targets
 from advcloak_jax.jobs.table import run_table
 from advcloak_jax.jobs.train import use_compilation_cache
 from advcloak_jax.jobs.verify import run_verify
+from advcloak_jax.training import distributed
 
 JOBS: dict[str, type] = {"table": TableConfig, "verify": VerifyConfig, "targets": TargetsConfig}
 
@@ -18,9 +19,11 @@ def main(arguments: Sequence[str]) -> None:
     if config.print_config:
         cli.print_settings(config)
     use_compilation_cache(config.cache)
-    if isinstance(config, TableConfig):
-        run_table(config)
-    elif isinstance(config, VerifyConfig):
-        run_verify(config)
-    else:
+    if isinstance(config, TargetsConfig):
         run_targets(config)
+        return
+    with distributed.joined(config):
+        if isinstance(config, TableConfig):
+            run_table(config)
+        else:
+            run_verify(config)

@@ -29,6 +29,7 @@ from advcloak_jax.progress import Progress
 from advcloak_jax.recognizers import zoo
 from advcloak_jax.recognizers.recognizer import Recognizer
 from advcloak_jax.settings import read_json
+from advcloak_jax.training import distributed
 from advcloak_jax.training.checkpoint import read_checkpoint, require_shapes
 from advcloak_jax.training.runs import Run, read_run
 
@@ -104,17 +105,22 @@ def load_faces(data: tuple[str, ...], image_size: int, on_bad_image: BadImage, c
         done[label] = count
 
     try:
-        faces = sources.load(
-            data,
-            image_size=image_size,
-            on_bad_image=on_bad_image,
-            cache=Path(cache) if cache else None,
-            progress=report,
+        # What the first process leaves in the cache, the others read.
+        faces = distributed.first_then_others(
+            "faces",
+            lambda: sources.load(
+                data,
+                image_size=image_size,
+                on_bad_image=on_bad_image,
+                cache=Path(cache) if cache else None,
+                progress=report,
+            ),
         )
     finally:
         for bar in bars.values():
             bar.close()
-    print(f"Faces: {sources.summary(faces)}.", file=sys.stderr)
+    if distributed.writes():
+        print(f"Faces: {sources.summary(faces)}.", file=sys.stderr)
     return faces
 
 

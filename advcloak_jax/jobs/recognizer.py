@@ -142,7 +142,9 @@ def build(config: RecognizerConfig, faces: FaceSet, split: Split) -> Job:
             jax.random.fold_in(resident.key, number),
         )
 
-    scanned = parallel.scan_steps(lambda _: step, gather, unroll=parallel.wants_unrolling(devices))
+    scanned = parallel.scan_steps(
+        lambda _: step, gather, unroll=parallel.wants_unrolling(devices), on_nan=config.on_nan
+    )
     run = parallel.parallelise(scanned, devices, config.parallel, specs)
     feed = ResidentFeed(index_batches(config, labels))
 

@@ -28,7 +28,7 @@ from advcloak_jax.jobs.cloak import build_generator
 from advcloak_jax.jobs.imported import is_imported
 from advcloak_jax.jobs.targets import embed, load_target, load_targets, require_unseen
 from advcloak_jax.progress import Progress
-from advcloak_jax.training import runs
+from advcloak_jax.training import distributed, runs
 from advcloak_jax.training.runs import Run
 
 UNPROTECTED = "Unprotected"
@@ -99,7 +99,8 @@ def run_table(config: TableConfig) -> None:
         facts=facts,
         seconds_per_person={name: one.seconds / len(split.protected) for name, one in worn.items()},
     )
-    _write(result, worn, test, time.monotonic() - began)
+    if distributed.writes():
+        _write(result, worn, test, time.monotonic() - began)
 
 
 def _read_cloak_runs(config: TableConfig) -> list[Run]:

@@ -12,6 +12,7 @@ from advcloak_jax.evaluation.onnx_target import OnnxTarget
 from advcloak_jax.evaluation.targets import FlaxTarget, Target
 from advcloak_jax.jobs.inputs import load_recognizer
 from advcloak_jax.progress import Progress
+from advcloak_jax.training import distributed
 
 EMBEDDED_AT_A_TIME = 256
 
@@ -60,10 +61,14 @@ def require_unseen(target: LoadedTarget, persons: list[str]) -> None:
 
 
 def embed(target: Target, images: np.ndarray, progress: Progress) -> np.ndarray:
-    """Embeddings [B, d] of faces [B, H, W, 3] uint8, with progress."""
-    parts = []
-    for start in range(0, len(images), EMBEDDED_AT_A_TIME):
-        block = images[start : start + EMBEDDED_AT_A_TIME]
-        parts.append(target.embed(block))
+    """Embeddings [B, d] of faces [B, H, W, 3] uint8, with progress. Several processes share the work."""
+
+    def make(i: int) -> np.ndarray:
+        block = images[i * EMBEDDED_AT_A_TIME : (i + 1) * EMBEDDED_AT_A_TIME]
         progress.update(len(block), target.name)
-    return np.concatenate(parts)
+        return target.embed(block)
+
+    before = progress.done
+    blocks = distributed.gather_blocks(-(-len(images) // EMBEDDED_AT_A_TIME), make)
+    progress.update(before + len(images) - progress.done, target.name)
+    return np.concatenate(blocks)

@@ -1,6 +1,7 @@
 """`train.py`: parse, prepare the run folder, build the job, run the loop."""
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,8 +25,10 @@ from advcloak_jax.errors import UserError
 from advcloak_jax.files import replacing
 from advcloak_jax.jobs import cloak, inputs, recognizer, universal
 from advcloak_jax.settings import read_json
-from advcloak_jax.training import runs
+from advcloak_jax.training import distributed, runs
 from advcloak_jax.training.loop import Job, train
+
+SECONDS_TO_APPEAR = 60
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -43,13 +46,29 @@ def main(arguments: Sequence[str]) -> None:
         config = inputs.resolve(config)
     runs.require_free(job, config)
     use_compilation_cache(config.cache)
-    faces, split = inputs.load_split(config)
-    # The folder is made once nothing can be wrong with the settings any more, so that a corrected start may use it.
-    work = build(config, faces, split)
-    run = runs.start_run(job, config)
-    keep_split(run, faces, split)
-    validation = train(run, work, sample=lambda step, picture: save_sample(run, step, picture))
+    with distributed.joined(config):
+        faces, split = inputs.load_split(config)
+        # The folder is made once nothing can be wrong with the settings any more, so that a corrected start may use it.
+        work = build(config, faces, split)
+        run = open_run(job, config, faces, split)
+        validation = train(run, work, sample=lambda step, picture: save_sample(run, step, picture))
     print(f"{run.folder}: " + ", ".join(f"{name} {value:.4f}" for name, value in validation.items()))
+
+
+def open_run(job: str, config: TrainConfig, faces: FaceSet, split: Split) -> runs.Run:
+    """The run's folder, made or opened again by one process for all. Raises UserError when the others do not see it."""
+    run = runs.Run(Path(config.run), job, config)
+    if distributed.writes():
+        run = runs.start_run(job, config)
+        keep_split(run, faces, split)
+    distributed.barrier("run")
+    # A network file system may show a new file late.
+    ends = time.monotonic() + SECONDS_TO_APPEAR
+    while not (run.folder / "split.json").exists():
+        if time.monotonic() > ends:
+            raise UserError(f"--run {run.folder} is not on a disk that all processes share; choose one that is.")
+        time.sleep(1)
+    return run
 
 
 def _completed(config: TrainConfig) -> TrainConfig:

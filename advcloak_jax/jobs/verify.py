@@ -21,7 +21,7 @@ from advcloak_jax.jobs import inputs
 from advcloak_jax.jobs.imported import is_imported
 from advcloak_jax.jobs.targets import EMBEDDED_AT_A_TIME, LoadedTarget, embed, load_target, require_unseen
 from advcloak_jax.progress import Progress
-from advcloak_jax.training import runs
+from advcloak_jax.training import distributed, runs
 
 _log = logging.getLogger("advcloak_jax")
 
@@ -62,7 +62,8 @@ def run_verify(config: VerifyConfig) -> None:
             results[one.target.name] = _measure(one.target, trial, mirror, progress)
     for one in targets:
         _warn(one, results[one.target.name], trial)
-    _write(config, results, trial, mirror)
+    if distributed.writes():
+        _write(config, results, trial, mirror)
 
 
 def _drawn(config: VerifyConfig, first: LoadedTarget, image_size: int) -> Trial:

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -23,12 +23,17 @@ from jax.experimental import multihost_utils
 from advcloak_jax.config.cluster import ClusterConfig
 from advcloak_jax.errors import UserError
 
+T = TypeVar("T")
 HEARTBEAT_SECONDS = 30
 """A process that has not been heard of for so long is lost, and all others are ended."""
 TOGETHER_SECONDS = 5
 """How long a failing process waits for the others to fail of the same."""
 LOST_STATUS = 75
 """Exit status after another process was lost: start all of them again with --resume (EX_TEMPFAIL of sysexits.h)."""
+LOST = (
+    "Another process was lost, so this one cannot go on (their logs say which); start all of them again "
+    "(training: with --resume)."
+)
 _FOREVER = 7 * 24 * 3600 * 1000
 
 
@@ -61,6 +66,7 @@ class LastWords:
 def joined(config: ClusterConfig) -> Iterator[None]:
     """Be one of the processes that the settings ask for; alone, where they ask for none. Before any use of devices.
 
+    What others than process 0 print to standard output is dropped: it is the same.
     Raises UserError when the others cannot be found or do not all come.
     """
     if config.distributed == "off" and not config.coordinator:
@@ -77,10 +83,13 @@ def joined(config: ClusterConfig) -> Iterator[None]:
         )
         _initialize(config)
         words.are(
-            f"error: process {jax.process_index()} of {jax.process_count()} was ended from outside, most likely because "
-            "another one was lost (their logs say which); start all of them again, training with --resume."
+            f"error: process {jax.process_index()} of {jax.process_count()} was ended from outside, most likely "
+            "because another one was lost (their logs say which); start all of them again (training: with --resume)."
         )
-        yield
+        with contextlib.ExitStack() as quiet:
+            if not writes():
+                quiet.enter_context(contextlib.redirect_stdout(quiet.enter_context(open(os.devnull, "w"))))
+            yield
     finally:
         words.close()
 
@@ -124,9 +133,14 @@ def _await_coordinator(config: ClusterConfig) -> None:
         time.sleep(0.2)
 
 
+def _client() -> Any:
+    """JAX's connection to process 0, which has no public name: a store of strings and barriers without a time limit."""
+    return runtime.global_state.client
+
+
 def active() -> bool:
     """Whether this process joined others."""
-    return runtime.global_state.client is not None
+    return _client() is not None
 
 
 def writes() -> bool:
@@ -135,24 +149,25 @@ def writes() -> bool:
 
 
 def barrier(name: str) -> None:
-    """Return once all processes are here. Each `name` serves once."""
+    """Return once all processes are here, however long that takes."""
     if active():
-        runtime.global_state.client.wait_at_barrier(f"advcloak/{name}", _FOREVER)
+        _client().wait_at_barrier(f"advcloak/{name}", _FOREVER)
 
 
 def share(name: str, make: Callable[[], Any]) -> Any:
-    """A JSON value that process 0 makes, at every process. Each `name` serves once."""
+    """A JSON value that process 0 makes, at every process. The others wait for it, however long that takes."""
     if not active():
         return make()
-    key, client = f"advcloak/{name}", runtime.global_state.client
-    if not writes():
-        return json.loads(client.blocking_key_value_get(key, _FOREVER))
-    value = make()
-    client.key_value_set(key, json.dumps(value))
+    key = f"advcloak/{name}"
+    if writes():
+        _client().key_value_set(key, json.dumps(make()), allow_overwrite=True)
+    barrier(f"{name}/made")
+    value = json.loads(_client().blocking_key_value_get(key, _FOREVER))
+    barrier(f"{name}/read")
     return value
 
 
-def first_then_others(name: str, make: Callable[[], Any]) -> Any:
+def first_then_others(name: str, make: Callable[[], T]) -> T:
     """What `make` returns at each process; process 0 comes first, so that the others find what it leaves on disk."""
     if not writes():
         barrier(name)
@@ -162,26 +177,24 @@ def first_then_others(name: str, make: Callable[[], Any]) -> Any:
     return value
 
 
-def gather_blocks(name: str, blocks: int, make: Callable[[int], np.ndarray]) -> list[np.ndarray]:
-    """The arrays make(0) .. make(blocks - 1), each made by one process, at every process. Each `name` serves once.
+def gather_blocks(blocks: int, make: Callable[[int], np.ndarray]) -> list[np.ndarray]:
+    """The arrays make(0) .. make(blocks - 1) at every process, each made by one of them in turn.
 
-    make(i): [b, ...]; blocks may differ in b only. At least one block.
+    make(i): [b, ...] float32; only the last may have a smaller b than the first.
     """
     count = jax.process_count()
     if count == 1:
         return [make(i) for i in range(blocks)]
     own = [make(i) for i in range(jax.process_index(), blocks, count)]
-    # Whoever has no block learns from process 0, which always has one, what they are like.
-    shape, kind, largest = share(f"{name}/shape", lambda: (own[0].shape[1:], str(own[0].dtype), -(-blocks // count)))
-    rows = share(f"{name}/rows", lambda: len(own[0]))
-    sizes = np.zeros(largest, np.int32)
-    sizes[: len(own)] = [len(block) for block in own]
-    padded = np.zeros((largest, rows, *shape), kind)
+    # A process without a block learns from process 0, which has the first, what they are like.
+    shape = share("shape of a block", lambda: own[0].shape)
+    padded = np.zeros((-(-blocks // count), *shape), np.float32)
+    rows = np.zeros(len(padded), np.int32)
     for place, block in enumerate(own):
-        padded[place, : len(block)] = block
-    barrier(f"{name}/made")
-    all_sizes, everything = multihost_utils.process_allgather((sizes, padded))
-    return [everything[i % count, i // count, : all_sizes[i % count, i // count]] for i in range(blocks)]
+        padded[place, : len(block)], rows[place] = block, len(block)
+    barrier("blocks made")
+    all_rows, everything = multihost_utils.process_allgather((rows, padded))
+    return [everything[i % count, i // count, : all_rows[i % count, i // count]] for i in range(blocks)]
 
 
 def lost_another(error: BaseException) -> bool:
@@ -198,7 +211,7 @@ def fail(status: int) -> NoReturn:
         raise SystemExit(status)
     # All of them fail together where the reason is the same.
     with contextlib.suppress(RuntimeError):
-        runtime.global_state.client.wait_at_barrier("advcloak/failed", TOGETHER_SECONDS * 1000)
+        _client().wait_at_barrier("advcloak/failed", TOGETHER_SECONDS * 1000)
     # JAX would now wait for the others.
     os._exit(status)
 

@@ -3,11 +3,47 @@
 import csv
 import io
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from tensorboardX import SummaryWriter
 
 from advcloak_jax.files import write_text
+from advcloak_jax.training import distributed
+
+
+class Writer(Protocol):
+    """Where metrics and pictures of a run go."""
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """One row."""
+        ...
+
+    def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
+        """A picture [H, W, 3] uint8."""
+        ...
+
+    def close(self) -> None:
+        """Write what is buffered."""
+        ...
+
+
+class NoWriter:
+    """For the processes that do not write."""
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Nothing."""
+
+    def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def open_writer(folder: Path, columns: tuple[str, ...], step: int) -> Writer:
+    """The writer of a run that is at `step`; of several processes only the first has one."""
+    return MetricWriter(folder, columns, step) if distributed.writes() else NoWriter()
 
 
 class MetricWriter:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from advcloak_jax.errors import UserError
+from advcloak_jax.training.guard import guarded
 from advcloak_jax.training.steps import DEVICES
 
 PyTree = Any
@@ -84,6 +85,7 @@ def scan_steps(
     gather: Callable[[PyTree, PyTree, jax.Array], PyTree],
     *,
     unroll: bool,
+    on_nan: str | None = None,
 ) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]:
     """Several steps in one call: (state, resident, chunk) -> (state, metrics of each step [K]).
 
@@ -91,10 +93,13 @@ def scan_steps(
     indices. bind(resident) -> step. gather(resident, item [b], step number) -> batch of one step, made on the device.
     unroll: write the steps out instead of looping. XLA's CPU backend runs a convolution inside a loop about 20 times
     slower than outside, so CPUs want it; accelerators do not, because it compiles longer.
+    on_nan: "stop" marks steps with a loss or an update that is not finite, "skip" drops their update (guard.py).
     """
 
     def run(state: PyTree, resident: PyTree, chunk: PyTree) -> tuple[PyTree, PyTree]:
         step = bind(resident)
+        if on_nan is not None:
+            step = guarded(step, skip=on_nan == "skip")
 
         def body(state: PyTree, item: PyTree) -> tuple[PyTree, PyTree]:
             return step(state, gather(resident, item, state.step))
