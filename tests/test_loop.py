@@ -139,9 +139,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_is_never_saved(run: Run) -> N
         state, metrics = count_up(state, first, count)
         return state, {"loss": jnp.where(metrics["loss"] >= 8, jnp.nan, metrics["loss"])}
 
-    with pytest.raises(
-        UserError, match=r"^loss \(nan\) stopped being a finite number at step 8; lower"
-    ):
+    with pytest.raises(UserError, match=r"^loss \(nan\) stopped being a finite number at step 8; lower"):
         train(run, job(advance=break_down), sample=nothing)
     assert read_checkpoint(run.checkpoints, best=False)[0] == 4
     assert not run.finished

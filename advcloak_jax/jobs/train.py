@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
         work = build(config, faces, split)
         run = open_run(job, config, faces, split)
         validation = train(run, work, sample=lambda step, picture: save_sample(run, step, picture))
-    print(f"{run.folder}: " + ", ".join(f"{name} {value:.4f}" for name, value in validation.items()))
+        print(f"{run.folder}: " + ", ".join(f"{name} {value:.4f}" for name, value in validation.items()))
 
 
 def open_run(job: str, config: TrainConfig, faces: FaceSet, split: Split) -> runs.Run:

@@ -16,11 +16,11 @@ from advcloak_jax.data.faceset import FaceSet
 from advcloak_jax.data.splits import Split
 from advcloak_jax.evaluation.targets import FlaxTarget
 from advcloak_jax.jobs.cloak import Resident, Validation, build_generator, choose_images, load_surrogate
-from advcloak_jax.jobs.recognizer import positions
 from advcloak_jax.networks.universal_mask import fixed_noise, universal_mask
 from advcloak_jax.recognizers.recognizer import Recognizer, embed
 from advcloak_jax.training import parallel, steps
 from advcloak_jax.training.checkpoint import read_checkpoint, require_shapes
+from advcloak_jax.training.feed import ResidentFeed
 from advcloak_jax.training.loop import Job
 from advcloak_jax.training.runs import Run
 from advcloak_jax.training.state import UniversalState
@@ -72,8 +72,10 @@ def build(config: UniversalConfig, faces: FaceSet, split: Split) -> Job:
     initial = jax.jit(start)(init_key)
     originals = faces.images[chosen]
     embeddings = FlaxTarget("surrogate", surrogate.module, surrogate.variables).embed(originals)
-    resident = parallel.replicate(
-        Resident(jnp.asarray(originals), jnp.asarray(embeddings), surrogate.variables, step_key), devices
+    resident = parallel.reside(
+        Resident(jnp.asarray(originals), jnp.asarray(embeddings), surrogate.variables, step_key),
+        devices,
+        config.parallel,
     )
 
     def bind(resident: Resident) -> Any:
@@ -91,12 +93,12 @@ def build(config: UniversalConfig, faces: FaceSet, split: Split) -> Job:
             jax.random.fold_in(resident.key, number),
         )
 
-    scanned = parallel.scan_steps(bind, gather, unroll=parallel.wants_unrolling(devices))
+    scanned = parallel.scan_steps(bind, gather, unroll=parallel.wants_unrolling(devices), on_nan=config.on_nan)
     run = parallel.parallelise(scanned, devices, config.parallel)
+    feed = ResidentFeed(lambda first, count: order.image_batches(config.seed, len(chosen), config.batch, first, count))
 
     def advance(state: PyTree, first: int, count: int) -> tuple[PyTree, dict[str, jax.Array]]:
-        index = order.image_batches(config.seed, len(chosen), config.batch, first, count)
-        return run(state, resident, {"index": index, "position": positions(index)})
+        return run(state, resident, feed.batches(first, count))
 
     validation = UniversalValidation(config, faces, split, surrogate)
     return Job(
