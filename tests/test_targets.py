@@ -172,7 +172,7 @@ def test_flax_target_cuts_blocks_and_scales_pixels() -> None:
         network.embed(images[:0])
 
 
-def test_targets_can_be_fed_otherwise(tmp_path: Path) -> None:
+def test_targets_can_be_fed_otherwise(tmp_path: Path, compile_quickly: None) -> None:
     """With another convention they are what they would be if they had been named with it."""
     images, other = faces(3), Convention((10.0, 20.0, 30.0), (2.0, 4.0, 8.0), "bgr")
     path = graph(tmp_path / "net.onnx", ["n", 3, 112, 96])
@@ -183,7 +183,9 @@ def test_targets_can_be_fed_otherwise(tmp_path: Path) -> None:
 
     small = {"units": (1, 1, 1, 1), "width": 0.125, "embedding_size": 8}
     modules = [IResNet(**small), IResNet(**small, convention=other)]
-    variables = modules[0].init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+    variables = jax.jit(lambda key, x: modules[0].init(key, x, train=False))(
+        jax.random.key(0), jnp.zeros((1, 32, 32, 3))
+    )
     ours, theirs = (FlaxTarget("ours", module, variables, batch=4) for module in modules)
     pictures = faces(3, 32)
     np.testing.assert_array_equal(ours.with_convention(other).embed(pictures), theirs.embed(pictures))

@@ -158,10 +158,10 @@ def test_the_written_file_is_read_where_nothing_is_wrong_with_it(tmp_path: Path)
 )
 def test_a_program_that_makes_no_sense_is_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "weights.pt").write_bytes(data)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(UserError):
         read_weights(tmp_path / "weights.pt")
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 # The object of memo 9 (`word` uses lower ones) under twelve names.
@@ -186,10 +186,10 @@ def nested(first: bytes, more: bytes, times: int) -> bytes:
 )
 def test_what_would_take_for_ever_is_refused_at_once(program: bytes, tmp_path: Path) -> None:
     (tmp_path / "weights.pt").write_bytes(archive(program))
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(UserError):
         read_weights(tmp_path / "weights.pt")
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_many_copies_of_one_storage_are_refused(tmp_path: Path) -> None:
