@@ -11,8 +11,12 @@ import jax.numpy as jnp
 import jaxopt
 
 from advcloak_jax.errors import UserError
+from advcloak_jax.hull_polish import polish as take_polish_steps
 
 _HIGHEST = jax.lax.Precision.HIGHEST
+
+_ROUNDING = 1e-7
+"""Differences of the scaled objective below this are rounding."""
 
 
 def effective_bounds(size: int, lower: float, upper: float) -> tuple[float, float]:
@@ -83,15 +87,19 @@ def _value_and_gradient(weights: jax.Array, gram: jax.Array, linear: jax.Array) 
     return jnp.zeros((), weights.dtype), jnp.matmul(gram, weights, precision=_HIGHEST) - linear
 
 
-@functools.partial(jax.jit, static_argnames=("lower", "upper", "iterations"))
-def solve(gram: jax.Array, linear: jax.Array, *, lower: float, upper: float, iterations: int) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("lower", "upper", "iterations", "polish"))
+def solve(
+    gram: jax.Array, linear: jax.Array, *, lower: float, upper: float, iterations: int, polish: int = 0
+) -> jax.Array:
     """Minimise w'Gw/2 - b'w under sum w = 1 and lower <= w <= upper, for many b per G.
 
     `gram` [..., m, m] float32, symmetric, already scaled to a largest eigenvalue of at most 1; `linear` [..., N, m]
     float32, scaled alike; returns w [..., N, m]. Takes exactly `iterations` accelerated projected-gradient steps of
     length 1: with a tolerance jaxopt's accelerated solver stops at wrong points, and a line search is slower and no
-    better. Each problem has a lane of its own under vmap, so that a NaN in one stays there. Not differentiable; the
-    caller takes w as a constant. Raises UserError for bounds that no weights satisfy.
+    better. `polish` active-set steps follow, undone where they raise the objective: they give what first-order steps
+    reach slowly where features are nearly alike. Each problem has a lane of its own under vmap, so that a NaN in one
+    stays there. Not differentiable; the caller takes w as a constant. Raises UserError for bounds that no weights
+    satisfy.
     """
     size = linear.shape[-1]
     solver = jaxopt.ProjectedGradient(
@@ -109,7 +117,17 @@ def solve(gram: jax.Array, linear: jax.Array, *, lower: float, upper: float, ite
     def one(person_gram: jax.Array, one_linear: jax.Array) -> jax.Array:
         # 0 * b makes the start vary over devices as b does: shard_map mistakes a replicated one for a constant.
         start = 1 / size + 0 * one_linear
-        return solver.run(start, None, person_gram, one_linear).params
+        found = solver.run(start, None, person_gram, one_linear).params
+        if not polish:
+            return found
+        tight_lower, tight_upper = effective_bounds(size, lower, upper)
+        polished = take_polish_steps(found, person_gram, one_linear, lower=tight_lower, upper=tight_upper, steps=polish)
+        polished = project_weights(polished, lower, upper)
+        change = polished - found
+        _, slope = _value_and_gradient(found + change / 2, person_gram, one_linear)
+        # The change sums to 0 but for rounding, which a slope common to all weights would magnify.
+        rise = jnp.vdot(change, slope - jnp.vdot(found, slope, precision=_HIGHEST), precision=_HIGHEST)
+        return jnp.where(rise <= _ROUNDING, polished, found)
 
     images = jax.vmap(one, in_axes=(None, 0))
     flat = jax.vmap(images)(gram.reshape(-1, size, size), linear.reshape(-1, *linear.shape[-2:]))

@@ -72,18 +72,27 @@ def _affine_basis(rows: jax.Array, eigenvalues: jax.Array, eigenvectors: jax.Arr
 
 
 def weights(
-    subspace: Subspace, features: jax.Array, *, lower: float = 0.0, upper: float = 1.0, iterations: int = 20
+    subspace: Subspace,
+    features: jax.Array,
+    *,
+    lower: float = 0.0,
+    upper: float = 1.0,
+    iterations: int = 20,
+    polish: int = 16,
 ) -> jax.Array:
     """Weights w [..., N, m] of the convex hull's points nearest to features [..., N, d] (Eq. 7), as constants.
 
-    `lower` and `upper` bound each weight; they and `iterations` are static. 20 iterations serve training, 50 agree with
-    CVX, 100 where the centred Gram matrix has a condition number above 1e3. Raises UserError for bounds that no weights
-    satisfy.
+    `lower` and `upper` bound each weight; they, the `iterations` of projected gradient and the `polish` active-set
+    steps after them are static. The defaults agree with CVX also where the centred Gram matrix is nearly singular;
+    without the polish, 20 iterations serve where its condition number is below 1e2, and 50 below 1e3. Raises UserError
+    for bounds that no weights satisfy.
     """
     offset = jax.lax.stop_gradient(features).astype(jnp.float32) - subspace.centre[..., None, :]
     linear = jnp.einsum("...nd,...md->...nm", offset, subspace.rows, precision=_HIGHEST)
     scale = subspace.scale[..., None, None]
-    found = hull_solver.solve(subspace.gram / scale, linear / scale, lower=lower, upper=upper, iterations=iterations)
+    found = hull_solver.solve(
+        subspace.gram / scale, linear / scale, lower=lower, upper=upper, iterations=iterations, polish=polish
+    )
     return jax.lax.stop_gradient(found)
 
 
@@ -95,12 +104,13 @@ def project(
     lower: float = 0.0,
     upper: float = 1.0,
     iterations: int = 20,
+    polish: int = 16,
 ) -> jax.Array:
     """Points [..., N, d] of the subspace nearest to features [..., N, d], float32, as constants for the backward pass.
 
-    `lower`, `upper` and `iterations` concern the convex hull only, see `weights`; all but the arrays is static. The
-    persons' axes `...` of both arguments are the same, so one call serves all persons of a batch. Raises UserError as
-    `weights` does.
+    `lower`, `upper`, `iterations` and `polish` concern the convex hull only, see `weights`; all but the arrays is
+    static. The persons' axes `...` of both arguments are the same, so one call serves all persons of a batch. Raises
+    UserError as `weights` does.
     """
     features = jax.lax.stop_gradient(features).astype(jnp.float32)
     centre = subspace.centre[..., None, :]
@@ -111,7 +121,7 @@ def project(
             inside = jnp.einsum("...nd,...kd->...nk", features - centre, subspace.basis, precision=_HIGHEST)
             step = jnp.einsum("...nk,...kd->...nd", inside, subspace.basis, precision=_HIGHEST)
         case "convex-hull":
-            found = weights(subspace, features, lower=lower, upper=upper, iterations=iterations)
+            found = weights(subspace, features, lower=lower, upper=upper, iterations=iterations, polish=polish)
             step = jnp.einsum("...nm,...md->...nd", found, subspace.rows, precision=_HIGHEST)
         case _:
             assert_never(kind)
@@ -126,10 +136,11 @@ def squared_distance(
     lower: float = 0.0,
     upper: float = 1.0,
     iterations: int = 20,
+    polish: int = 16,
 ) -> jax.Array:
     """Squared distance [..., N] of features [..., N, d] to the subspace; arguments as for `project`.
 
     Differentiable in `features`, with a gradient that is exact (Danskin) and finite everywhere, also inside the hull.
     """
-    nearest = project(subspace, features, kind=kind, lower=lower, upper=upper, iterations=iterations)
+    nearest = project(subspace, features, kind=kind, lower=lower, upper=upper, iterations=iterations, polish=polish)
     return jnp.sum(jnp.square(features.astype(jnp.float32) - nearest), axis=-1)

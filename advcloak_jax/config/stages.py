@@ -92,7 +92,9 @@ class PersonConfig(ImageConfig):
     upper: float = 1.0
     """Upper bound of the convex hull's weights."""
     projection_iterations: int = 20
-    """Iterations of the hull projection."""
+    """Projected-gradient iterations of the hull projection."""
+    projection_polish: int = 16
+    """Active-set steps after them, which make the projection exact also where photos are nearly alike; 0: none."""
     learning_rate: float = 2e-8
     lambda_adversarial: float = 15.0
 
@@ -101,4 +103,5 @@ class PersonConfig(ImageConfig):
         require(self.persons >= 1, "--persons must be at least 1.")
         require(self.warmup_epochs >= 0, "--warmup-epochs must be 0 or more.")
         require(self.projection_iterations >= 1, "--projection-iterations must be at least 1.")
+        require(self.projection_polish >= 0, "--projection-polish must be 0 or more.")
         require(self.lower <= self.upper, f"--lower {self.lower} must not exceed --upper {self.upper}.")

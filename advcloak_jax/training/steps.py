@@ -179,6 +179,7 @@ def person_step(
             lower=settings.lower,
             upper=settings.upper,
             iterations=settings.projection_iterations,
+            polish=settings.projection_polish,
         )
         if settings.subspace != "convex-hull" or warmup_steps == 0:
             return nearest
