@@ -15,6 +15,7 @@ import pytest
 from advcloak_jax.config import ImageConfig
 from advcloak_jax.errors import UserError
 from advcloak_jax.training.checkpoint import read_checkpoint
+from advcloak_jax.training.feed import ResidentFeed
 from advcloak_jax.training.loop import Job, train
 from advcloak_jax.training.metrics import read_metrics
 from advcloak_jax.training.runs import Run, start_run
@@ -36,6 +37,7 @@ def job(steps: int = 10, advance: Callable[..., Any] = count_up, picture: bool =
         rank=lambda validation: -abs(validation["auc"] - 0.04),
         picture=(lambda state: np.full((2, 2, 3), int(state["step"]), np.uint8)) if picture else None,
         columns=("loss", "auc"),
+        feed=ResidentFeed({}, lambda first, count: np.zeros((count, 4), np.int32), jax.local_devices()[:1], "pmap"),
     )
 
 

@@ -9,7 +9,7 @@ from advcloak_jax.config.preparing import Encoding, PrepareConfig
 from advcloak_jax.config.recognizer import Classifier, Margin, RecognizerConfig, Sampling
 from advcloak_jax.config.stages import Distance, GeneratorConfig, ImageConfig, PersonConfig, Subspace, UniversalConfig
 from advcloak_jax.config.start import StartConfig
-from advcloak_jax.config.training import BadImage, Dtype, Parallel, Preset, SplitConfig, TrainConfig
+from advcloak_jax.config.training import BadImage, Dtype, FeedKind, Parallel, Preset, SplitConfig, TrainConfig
 
 __all__ = [
     "BadImage",
@@ -19,6 +19,7 @@ __all__ = [
     "Dtype",
     "Encoding",
     "ExportConfig",
+    "FeedKind",
     "Format",
     "GeneratorConfig",
     "ImageConfig",

@@ -11,6 +11,7 @@ BadImage = Literal["refuse", "skip"]
 OnNan = Literal["stop", "skip"]
 Parallel = Literal["pmap", "shard_map"]
 Dtype = Literal["float32", "bfloat16"]
+FeedKind = Literal["auto", "resident", "sharded", "streamed"]
 Preset = Literal["paper", "fast", "demo"]
 
 
@@ -98,6 +99,11 @@ class TrainConfig(ClusterConfig):
     """Devices to use (of each process, where several share the job); 0: all of this machine."""
     parallel: Parallel = "pmap"
     """How steps are spread over devices; the results are the same."""
+    feed: FeedKind = "auto"
+    """Where the faces stay: resident, on every device; sharded, each device holds a part; streamed, on the disk (sets
+    made by advcloak_jax.data.prepare) or in the host's memory; auto, the first that fits. Batches are the same."""
+    feed_workers: int = 0
+    """Processes that read and decode streamed faces; 0: threads of the training process."""
     steps_per_dispatch: int = 10
     """Training steps run in one compiled call; every other interval is a multiple of it."""
     log_every: int = 50
@@ -125,6 +131,7 @@ class TrainConfig(ClusterConfig):
         for name in ("batch", "steps_per_dispatch", "log_every", "checkpoint_every", "keep"):
             require(getattr(self, name) >= 1, f"{flag(name)} must be at least 1.")
         require(self.devices >= 0, "--devices must be 0 or more.")
+        require(self.feed_workers >= 0, "--feed-workers must be 0 or more.")
         for name in ("log_every", "checkpoint_every"):
             require(
                 getattr(self, name) % self.steps_per_dispatch == 0,

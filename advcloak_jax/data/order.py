@@ -65,7 +65,7 @@ class Balanced:
     def __init__(self, seed: int, labels: np.ndarray) -> None:
         if not len(labels):
             raise ValueError("no items to draw from")
-        self._seed = seed
+        self._seed, self._labels = seed, labels
         self._items = np.argsort(labels, kind="stable")
         _, self._first, self._counts = np.unique(labels[self._items], return_index=True, return_counts=True)
 
@@ -74,6 +74,10 @@ class Balanced:
             return own_permutation(seed, person, turn, int(self._counts[person]))
 
         self._own = own
+
+    def __reduce__(self) -> tuple[type["Balanced"], tuple[int, np.ndarray]]:
+        """To another process goes what it is made of: what has been computed is not worth sending."""
+        return Balanced, (self._seed, self._labels)
 
     def batches(self, batch: int, first_step: int, steps: int) -> np.ndarray:
         """Items of the global batches first_step .. first_step + steps - 1, [steps, batch] int32 in 0..n-1.

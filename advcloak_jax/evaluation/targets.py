@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from advcloak_jax.data.rows import Images
 from advcloak_jax.images import to_unit
 from advcloak_jax.recognizers.convention import Convention
 from advcloak_jax.recognizers.recognizer import embed
@@ -49,8 +50,11 @@ class FlaxTarget:
         """The same network and variables, fed otherwise; compiled anew."""
         return FlaxTarget(self.name, self._module.clone(convention=convention), self._variables, self._batch)
 
-    def embed(self, images: np.ndarray) -> np.ndarray:
-        """[B, H, W, 3] uint8 RGB -> [B, d] float32 of unit norm. Raises ValueError for no or other images."""
+    def embed(self, images: Images) -> np.ndarray:
+        """[B, H, W, 3] uint8 RGB -> [B, d] float32 of unit norm. Raises ValueError for no or other images.
+
+        Images that are not in memory are read block by block.
+        """
         require_faces(images)
         blocks = [
             self._embed(self._variables, pad(images[start : start + self._batch], self._batch))
@@ -59,7 +63,7 @@ class FlaxTarget:
         return np.concatenate([np.asarray(block) for block in blocks])[: len(images)]
 
 
-def require_faces(images: np.ndarray) -> None:
+def require_faces(images: Images) -> None:
     """Raise ValueError unless these are uint8 faces [B, H, W, 3], at least one."""
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or len(images) == 0:
         raise ValueError(f"uint8 faces [B, H, W, 3] are needed, not {images.dtype} {images.shape}")

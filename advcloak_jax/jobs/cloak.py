@@ -1,17 +1,21 @@
 """`train.py image` and `train.py person`: the two stages of the mask generator."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import PartitionSpec as P
 
 from advcloak_jax import images, subspace
 from advcloak_jax.cloaks.averaged import person_masks
 from advcloak_jax.config import GeneratorConfig, ImageConfig, PersonConfig
 from advcloak_jax.data import order, splits
 from advcloak_jax.data.faceset import FaceSet
+from advcloak_jax.data.rows import Chosen, Images
 from advcloak_jax.data.splits import Split
 from advcloak_jax.errors import UserError
 from advcloak_jax.evaluation.targets import FlaxTarget
@@ -20,7 +24,8 @@ from advcloak_jax.networks.discriminator import Discriminator
 from advcloak_jax.networks.generator import Generator
 from advcloak_jax.recognizers.recognizer import Recognizer, embed
 from advcloak_jax.training import parallel, state, steps
-from advcloak_jax.training.feed import ResidentFeed
+from advcloak_jax.training.feed import Feed
+from advcloak_jax.training.feed_choice import make_feed
 from advcloak_jax.training.loop import Job
 from advcloak_jax.training.runs import Run
 
@@ -32,22 +37,15 @@ SHUFFLE_KEY = 0
 
 
 class Resident(NamedTuple):
-    """On every device: faces [n, H, W, C] uint8, embeddings [n, d] of the originals, the surrogate, the root key."""
+    """On the devices: the feed's rows, the surrogate, the root key.
 
-    faces: jax.Array
-    embeddings: jax.Array
+    Rows of stage I: faces [n, H, W, C] uint8, embeddings [n, d] of the originals. Of stage II: faces [G, n, H, W, C],
+    embeddings [G, n, d], and the persons' subspaces.
+    """
+
+    rows: PyTree
     surrogate: PyTree
-    key: jax.Array
-
-
-class PersonResident(NamedTuple):
-    """`Resident` with a leading axis of persons: faces [G, n, H, W, C], embeddings [G, n, d]; and the subspaces."""
-
-    faces: jax.Array
-    embeddings: jax.Array
-    spaces: subspace.Subspace
-    surrogate: PyTree
-    key: jax.Array
+    key: PyTree
 
 
 class Validation:
@@ -128,6 +126,32 @@ def choose_images(config: GeneratorConfig, faces: FaceSet, split: Split) -> np.n
     return chosen[np.sort(kept)]
 
 
+def image_feed(
+    config: GeneratorConfig, originals: Images, surrogate: Recognizer, devices: list[jax.Device], total: int
+) -> Feed:
+    """Random batches of images [n, H, W, C] with the surrogate's embeddings of them, which are computed here, once."""
+    embeddings = FlaxTarget("surrogate", surrogate.module, surrogate.variables).embed(originals)
+    rows = {"faces": originals, "embeddings": embeddings}
+    return make_feed(
+        config, rows, partial(order.image_batches, config.seed, len(originals), config.batch), devices, total
+    )
+
+
+def image_gather(feed: Feed) -> Callable[[Resident, dict[str, jax.Array], jax.Array], steps.ImageBatch]:
+    """In the graph: (resident, item, step number) -> the batch of one step."""
+
+    def gather(resident: Resident, item: dict[str, jax.Array], number: jax.Array) -> steps.ImageBatch:
+        rows = feed.take(resident.rows, item)
+        return steps.ImageBatch(
+            images.to_unit(rows["faces"]),
+            rows["embeddings"],
+            item["position"],
+            jax.random.fold_in(resident.key, number),
+        )
+
+    return gather
+
+
 def build_image(config: ImageConfig, faces: FaceSet, split: Split) -> Job:
     """Stage I on at most `config.images` random images of the generator's persons."""
     chosen = choose_images(config, faces, split)
@@ -138,35 +162,24 @@ def build_image(config: ImageConfig, faces: FaceSet, split: Split) -> Job:
     initial = jax.jit(
         lambda key: state.init_gan(gan.generator, gan.discriminator, config.image_size, gan.optimiser, key)
     )(init_key)
-    originals = faces.images[chosen]
-    embeddings = FlaxTarget("surrogate", surrogate.module, surrogate.variables).embed(originals)
-    resident = parallel.reside(
-        Resident(jnp.asarray(originals), jnp.asarray(embeddings), surrogate.variables, step_key),
-        devices,
-        config.parallel,
-    )
+    total = config.steps or max(1, round(config.epochs * len(chosen) / config.batch))
+    feed = image_feed(config, Chosen(faces.images, chosen), surrogate, devices, total)
+    resident = Resident(feed.rows, *parallel.reside((surrogate.variables, step_key), devices, config.parallel))
 
     def bind(resident: Resident) -> Any:
         return steps.image_step(gan, lambda faces: embed(surrogate.module, resident.surrogate, faces))
 
-    def gather(resident: Resident, item: dict[str, jax.Array], number: jax.Array) -> steps.ImageBatch:
-        return steps.ImageBatch(
-            images.to_unit(resident.faces[item["index"]]),
-            resident.embeddings[item["index"]],
-            item["position"],
-            jax.random.fold_in(resident.key, number),
-        )
-
-    scanned = parallel.scan_steps(bind, gather, unroll=parallel.wants_unrolling(devices), on_nan=config.on_nan)
-    run = parallel.parallelise(scanned, devices, config.parallel)
-    feed = ResidentFeed(lambda first, count: order.image_batches(config.seed, len(chosen), config.batch, first, count))
+    scanned = parallel.scan_steps(
+        bind, image_gather(feed), unroll=parallel.wants_unrolling(devices), on_nan=config.on_nan
+    )
+    run = parallel.parallelise(scanned, devices, config.parallel, resident_specs=Resident(feed.specs, P(), P()))
 
     def advance(state: PyTree, first: int, count: int) -> tuple[PyTree, dict[str, jax.Array]]:
         return run(state, resident, feed.batches(first, count))
 
     validation = Validation(config, faces, split, surrogate)
     return Job(
-        steps=config.steps or max(1, round(config.epochs * len(chosen) / config.batch)),
+        steps=total,
         images_per_step=config.batch,
         state=parallel.replicate(initial, devices),
         advance=advance,
@@ -174,6 +187,7 @@ def build_image(config: ImageConfig, faces: FaceSet, split: Split) -> Job:
         rank=lambda metrics: -metrics["validation_image"],
         picture=validation.picture,
         columns=COLUMNS,
+        feed=feed,
     )
 
 
@@ -190,19 +204,26 @@ def build_person(config: PersonConfig, faces: FaceSet, split: Split) -> Job:
     initial = state.start_gan(loaded["generator"], loaded["discriminator"], gan.optimiser)
     _, step_key = jax.random.split(jax.random.key(config.seed))
 
-    originals = faces.images[split.generator_images]
-    flat = originals.reshape(-1, *originals.shape[2:])
+    flat = Chosen(faces.images, split.generator_images.reshape(-1))
     flat_embeddings = FlaxTarget("surrogate", surrogate.module, surrogate.variables).embed(flat)
     embeddings = jnp.asarray(flat_embeddings).reshape(persons, per_person, -1)
-    spaces = jax.jit(subspace.fit)(embeddings)
-    resident = parallel.reside(
-        PersonResident(jnp.asarray(originals), embeddings, spaces, surrogate.variables, step_key),
-        devices,
-        config.parallel,
-    )
+    rows = {
+        "faces": Chosen(faces.images, split.generator_images),
+        "embeddings": embeddings,
+        "spaces": jax.jit(subspace.fit)(embeddings),
+    }
     epoch = persons / config.persons
+    total = config.steps or max(1, round(config.epochs * epoch))
+    feed = make_feed(
+        config,
+        rows,
+        partial(order.image_batches, config.seed, persons, config.persons, shuffle=False),
+        devices,
+        total,
+    )
+    resident = Resident(feed.rows, *parallel.reside((surrogate.variables, step_key), devices, config.parallel))
 
-    def bind(resident: PersonResident) -> Any:
+    def bind(resident: Resident) -> Any:
         return steps.person_step(
             gan,
             lambda faces: embed(surrogate.module, resident.surrogate, faces),
@@ -210,28 +231,25 @@ def build_person(config: PersonConfig, faces: FaceSet, split: Split) -> Job:
             round(config.warmup_epochs * epoch),
         )
 
-    def gather(resident: PersonResident, item: dict[str, jax.Array], number: jax.Array) -> steps.PersonBatch:
-        index = item["index"]
+    def gather(resident: Resident, item: dict[str, jax.Array], number: jax.Array) -> steps.PersonBatch:
+        rows = feed.take(resident.rows, item)
         return steps.PersonBatch(
-            images.to_unit(resident.faces[index]),
-            resident.embeddings[index],
-            jax.tree.map(lambda x: x[index], resident.spaces),
+            images.to_unit(rows["faces"]),
+            rows["embeddings"],
+            rows["spaces"],
             (item["position"][:, None] * per_person + jnp.arange(per_person)).reshape(-1),
             jax.random.fold_in(resident.key, number),
         )
 
     scanned = parallel.scan_steps(bind, gather, unroll=parallel.wants_unrolling(devices), on_nan=config.on_nan)
-    run = parallel.parallelise(scanned, devices, config.parallel)
-    feed = ResidentFeed(
-        lambda first, count: order.image_batches(config.seed, persons, config.persons, first, count, shuffle=False)
-    )
+    run = parallel.parallelise(scanned, devices, config.parallel, resident_specs=Resident(feed.specs, P(), P()))
 
     def advance(state: PyTree, first: int, count: int) -> tuple[PyTree, dict[str, jax.Array]]:
         return run(state, resident, feed.batches(first, count))
 
     validation = Validation(config, faces, split, surrogate)
     return Job(
-        steps=config.steps or max(1, round(config.epochs * epoch)),
+        steps=total,
         images_per_step=config.persons * per_person,
         state=parallel.replicate(initial, devices),
         advance=advance,
@@ -239,4 +257,5 @@ def build_person(config: PersonConfig, faces: FaceSet, split: Split) -> Job:
         rank=lambda metrics: -metrics["validation_person"],
         picture=validation.picture,
         columns=COLUMNS,
+        feed=feed,
     )

@@ -1,17 +1,19 @@
 """`train.py recognizer`: a face recogniser from identities and their images."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import PartitionSpec as P
 
 from advcloak_jax import images
 from advcloak_jax.config import RecognizerConfig
 from advcloak_jax.data import order, splits
 from advcloak_jax.data.faceset import FaceSet
+from advcloak_jax.data.rows import Chosen
 from advcloak_jax.data.splits import Split
 from advcloak_jax.errors import UserError
 from advcloak_jax.evaluation import verification
@@ -19,7 +21,7 @@ from advcloak_jax.evaluation.targets import FlaxTarget
 from advcloak_jax.jobs.inputs import build_recognizer
 from advcloak_jax.recognizers import margins
 from advcloak_jax.training import class_parallel, parallel, state, steps
-from advcloak_jax.training.feed import ResidentFeed
+from advcloak_jax.training.feed_choice import make_feed
 from advcloak_jax.training.loop import Job
 from advcloak_jax.training.recognizer_step import recognizer_step
 
@@ -28,11 +30,10 @@ VALIDATION_PAIRS = 5000
 
 
 class Resident(NamedTuple):
-    """On every device: faces [n, H, W, C] uint8, their labels [n] int32 in 0..K-1, the root key."""
+    """On the devices: the feed's rows (faces [n, H, W, C] uint8, labels [n] int32 in 0..K-1), the root key."""
 
-    faces: jax.Array
-    labels: jax.Array
-    key: jax.Array
+    rows: PyTree
+    key: PyTree
 
 
 def learning_rate(config: RecognizerConfig, total: int) -> optax.Schedule:
@@ -79,9 +80,8 @@ def margin(config: RecognizerConfig) -> margins.Margin:
 def index_batches(config: RecognizerConfig, labels: np.ndarray) -> Callable[[int, int], np.ndarray]:
     """(first step, steps) -> the images of those steps, [steps, batch] int32 among those with `labels` [n]."""
     if config.sampling == "balanced":
-        balanced = order.Balanced(config.seed, labels)
-        return lambda first, count: balanced.batches(config.batch, first, count)
-    return lambda first, count: order.image_batches(config.seed, len(labels), config.batch, first, count)
+        return partial(order.Balanced(config.seed, labels).batches, config.batch)
+    return partial(order.image_batches, config.seed, len(labels), config.batch)
 
 
 def place(initial: Callable[[jax.Array], PyTree], key: jax.Array, devices: list[jax.Device]) -> tuple[PyTree, PyTree]:
@@ -129,15 +129,16 @@ def build(config: RecognizerConfig, faces: FaceSet, split: Split) -> Job:
         start, specs = place(initial, init_key, devices)
     else:
         start = parallel.replicate(jax.jit(initial)(init_key), devices)
-    resident = parallel.reside(
-        Resident(jnp.asarray(faces.images[chosen]), jnp.asarray(labels), step_key), devices, config.parallel
-    )
+    rows = {"faces": Chosen(faces.images, chosen), "labels": labels}
+    feed = make_feed(config, rows, index_batches(config, labels), devices, total)
+    resident = Resident(feed.rows, parallel.reside(step_key, devices, config.parallel))
     step = recognizer_step(module, transformation, loss, sharded_classes=len(persons) if sharded else None)
 
     def gather(resident: Resident, item: dict[str, jax.Array], number: jax.Array) -> steps.RecognizerBatch:
+        rows = feed.take(resident.rows, item)
         return steps.RecognizerBatch(
-            images.to_unit(resident.faces[item["index"]]),
-            resident.labels[item["index"]],
+            images.to_unit(rows["faces"]),
+            rows["labels"],
             item["position"],
             jax.random.fold_in(resident.key, number),
         )
@@ -145,8 +146,7 @@ def build(config: RecognizerConfig, faces: FaceSet, split: Split) -> Job:
     scanned = parallel.scan_steps(
         lambda _: step, gather, unroll=parallel.wants_unrolling(devices), on_nan=config.on_nan
     )
-    run = parallel.parallelise(scanned, devices, config.parallel, specs)
-    feed = ResidentFeed(index_batches(config, labels))
+    run = parallel.parallelise(scanned, devices, config.parallel, specs, Resident(feed.specs, P()))
 
     def advance(state: PyTree, first: int, count: int) -> tuple[PyTree, dict[str, jax.Array]]:
         return run(state, resident, feed.batches(first, count))
@@ -175,4 +175,5 @@ def build(config: RecognizerConfig, faces: FaceSet, split: Split) -> Job:
         rank=lambda validation: validation["validation_auc"],
         picture=None,
         columns=("loss", "accuracy", "validation_auc", "validation_accuracy"),
+        feed=feed,
     )

@@ -6,21 +6,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import PartitionSpec as P
 
 from advcloak_jax import images
 from advcloak_jax.cloaks.cloak import Cloak
 from advcloak_jax.cloaks.universal import universal
 from advcloak_jax.config import UniversalConfig
-from advcloak_jax.data import order
 from advcloak_jax.data.faceset import FaceSet
+from advcloak_jax.data.rows import Chosen
 from advcloak_jax.data.splits import Split
-from advcloak_jax.evaluation.targets import FlaxTarget
-from advcloak_jax.jobs.cloak import Resident, Validation, build_generator, choose_images, load_surrogate
+from advcloak_jax.jobs.cloak import (
+    Resident,
+    Validation,
+    build_generator,
+    choose_images,
+    image_feed,
+    image_gather,
+    load_surrogate,
+)
 from advcloak_jax.networks.universal_mask import fixed_noise, universal_mask
 from advcloak_jax.recognizers.recognizer import Recognizer, embed
 from advcloak_jax.training import parallel, steps
 from advcloak_jax.training.checkpoint import read_checkpoint, require_shapes
-from advcloak_jax.training.feed import ResidentFeed
 from advcloak_jax.training.loop import Job
 from advcloak_jax.training.runs import Run
 from advcloak_jax.training.state import UniversalState
@@ -70,13 +77,9 @@ def build(config: UniversalConfig, faces: FaceSet, split: Split) -> Job:
         return UniversalState(jnp.int32(0), variables, optimiser.init(variables["params"]))
 
     initial = jax.jit(start)(init_key)
-    originals = faces.images[chosen]
-    embeddings = FlaxTarget("surrogate", surrogate.module, surrogate.variables).embed(originals)
-    resident = parallel.reside(
-        Resident(jnp.asarray(originals), jnp.asarray(embeddings), surrogate.variables, step_key),
-        devices,
-        config.parallel,
-    )
+    total = config.steps or max(1, round(config.epochs * len(chosen) / config.batch))
+    feed = image_feed(config, Chosen(faces.images, chosen), surrogate, devices, total)
+    resident = Resident(feed.rows, *parallel.reside((surrogate.variables, step_key), devices, config.parallel))
 
     def bind(resident: Resident) -> Any:
         return steps.universal_step(
@@ -85,24 +88,17 @@ def build(config: UniversalConfig, faces: FaceSet, split: Split) -> Job:
             noise,
         )
 
-    def gather(resident: Resident, item: dict[str, jax.Array], number: jax.Array) -> steps.ImageBatch:
-        return steps.ImageBatch(
-            images.to_unit(resident.faces[item["index"]]),
-            resident.embeddings[item["index"]],
-            item["position"],
-            jax.random.fold_in(resident.key, number),
-        )
-
-    scanned = parallel.scan_steps(bind, gather, unroll=parallel.wants_unrolling(devices), on_nan=config.on_nan)
-    run = parallel.parallelise(scanned, devices, config.parallel)
-    feed = ResidentFeed(lambda first, count: order.image_batches(config.seed, len(chosen), config.batch, first, count))
+    scanned = parallel.scan_steps(
+        bind, image_gather(feed), unroll=parallel.wants_unrolling(devices), on_nan=config.on_nan
+    )
+    run = parallel.parallelise(scanned, devices, config.parallel, resident_specs=Resident(feed.specs, P(), P()))
 
     def advance(state: PyTree, first: int, count: int) -> tuple[PyTree, dict[str, jax.Array]]:
         return run(state, resident, feed.batches(first, count))
 
     validation = UniversalValidation(config, faces, split, surrogate)
     return Job(
-        steps=config.steps or max(1, round(config.epochs * len(chosen) / config.batch)),
+        steps=total,
         images_per_step=config.batch,
         state=parallel.replicate(initial, devices),
         advance=advance,
@@ -110,6 +106,7 @@ def build(config: UniversalConfig, faces: FaceSet, split: Split) -> Job:
         rank=lambda metrics: -metrics["validation_universal"],
         picture=validation.picture,
         columns=COLUMNS,
+        feed=feed,
     )
 
 

@@ -1,6 +1,7 @@
 """From the metrics of every step to rows of means."""
 
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -15,15 +16,24 @@ class Log:
 
     `window` is what an earlier process had summed up since its last row, so that a resumed run writes the same rows.
     skip: steps marked BAD were skipped; they are counted, and in no mean.
+    waited(): seconds that the loop has waited for its input so far; a row tells their share of the time since the last.
     """
 
     def __init__(
-        self, writer: Writer, every: int, images_per_step: int, window: dict[str, float], *, skip: bool
+        self,
+        writer: Writer,
+        every: int,
+        images_per_step: int,
+        window: dict[str, float],
+        *,
+        skip: bool,
+        waited: Callable[[], float],
     ) -> None:
         self._writer, self._every, self._images, self._skip = writer, every, images_per_step, skip
         self._waiting: tuple[int, dict[str, jax.Array]] | None = None
         self._sums = dict(window)
         self._since, self._timed, self._note = time.monotonic(), 0, ""
+        self._waited, self._waited_before = waited, waited()
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> str:
         """Take the metrics of a call that ends at `step`; returns a note on the newest known losses."""
@@ -67,8 +77,13 @@ class Log:
         now = time.monotonic()
         means = {name: self._sums[name] / self._sums["steps"] for name in names}
         skipped = {"skipped": self._sums["skipped"]} if self._skip else {}
-        rate = self._timed * self._images / max(now - self._since, 1e-9)
-        self._writer.write(step, {**means, **skipped, "images_per_second": rate})
+        elapsed, waited = max(now - self._since, 1e-9), self._waited()
+        speed = {
+            "images_per_second": self._timed * self._images / elapsed,
+            "input_wait": (waited - self._waited_before) / elapsed,
+        }
+        self._waited_before = waited
+        self._writer.write(step, {**means, **skipped, **speed})
         self._note = " ".join(f"{name} {value:.3g}" for name, value in {**means, **skipped}.items())
         self._since, self._timed, self._sums = now, 0, {}
 

@@ -14,6 +14,7 @@ from advcloak_jax.files import write_json
 from advcloak_jax.progress import Progress
 from advcloak_jax.training import distributed, parallel
 from advcloak_jax.training.checkpoint import Checkpoints, Restored
+from advcloak_jax.training.feed import Feed
 from advcloak_jax.training.log import Log
 from advcloak_jax.training.metrics import Writer, open_writer
 from advcloak_jax.training.runs import Run
@@ -29,6 +30,7 @@ class Job:
     state: initial state, placed on its devices. advance(state, first step, steps) -> (state, metrics of each step [K]);
     the state given is used up. validate(state) -> metrics on held-out persons. rank(validation) -> higher is better.
     picture(state) -> [H, W, 3] uint8 sample, or None. columns: names of all metrics.
+    feed: what `advance` takes its batches from; the loop tells how long it waited for them, and closes it.
     Of several processes only the first validates and draws, on the state as it lies on its first device.
     """
 
@@ -40,6 +42,7 @@ class Job:
     rank: Callable[[dict[str, float]], float]
     picture: Callable[[PyTree], np.ndarray] | None
     columns: tuple[str, ...]
+    feed: Feed
 
 
 def train(run: Run, job: Job, *, sample: Callable[[int, np.ndarray], None]) -> dict[str, float]:
@@ -49,10 +52,16 @@ def train(run: Run, job: Job, *, sample: Callable[[int, np.ndarray], None]) -> d
     Raises UserError when a loss or an update stops being a finite number. `sample(step, picture)` stores a picture.
     """
     began = time.monotonic()
-    with Stop() as stop, closing(Checkpoints(run.checkpoints, keep=run.config.keep)) as checkpoints:
+    with (
+        Stop() as stop,
+        closing(job.feed),
+        closing(Checkpoints(run.checkpoints, keep=run.config.keep)) as checkpoints,
+    ):
         start = checkpoints.newest(job.state) or Restored(0, job.state, {})
         skipped = ("skipped",) if run.config.on_nan == "skip" else ()
-        with closing(open_writer(run.folder, (*job.columns, *skipped, "images_per_second"), start.step)) as writer:
+        with closing(
+            open_writer(run.folder, (*job.columns, *skipped, "images_per_second", "input_wait"), start.step)
+        ) as writer:
             training = _Training(run, job, start, checkpoints, writer, stop, sample)
             training.go()
             if training.step < job.steps:
@@ -60,7 +69,8 @@ def train(run: Run, job: Job, *, sample: Callable[[int, np.ndarray], None]) -> d
             validation = training.validation or training.validate()
     if distributed.writes():
         seconds = round(time.monotonic() - began, 1)
-        result = {"step": training.step, "validation": validation, "seconds": seconds}
+        fed = {"feed": job.feed.kind, "starting": job.feed.starting_seconds, "waited": job.feed.waited_seconds}
+        result = {"step": training.step, "validation": validation, "seconds": seconds, "input": fed}
         write_json(run.folder / "result.json", result)
     return validation
 
@@ -82,7 +92,12 @@ class _Training:
         self._checkpoints, self._writer, self._stop, self._sample = checkpoints, writer, stop, sample
         self._state, self.step = start.state, start.step
         self._log = Log(
-            writer, run.config.log_every, job.images_per_step, start.notes, skip=run.config.on_nan == "skip"
+            writer,
+            run.config.log_every,
+            job.images_per_step,
+            start.notes,
+            skip=run.config.on_nan == "skip",
+            waited=lambda: job.feed.waited_seconds,
         )
         self.validation: dict[str, float] = {}
 

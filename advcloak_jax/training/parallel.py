@@ -14,6 +14,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from advcloak_jax.data.rows import Images
 from advcloak_jax.errors import UserError
 from advcloak_jax.training.guard import guarded
 from advcloak_jax.training.steps import DEVICES
@@ -63,15 +64,57 @@ def own_copy(tree: PyTree) -> PyTree:
     return jax.tree.map(own, tree)
 
 
+def own_block(batch: int) -> slice:
+    """Which items of a global batch this process's devices work on."""
+    size = batch // jax.process_count()
+    return slice(jax.process_index() * size, (jax.process_index() + 1) * size)
+
+
 def own_part(chunk: PyTree) -> PyTree:
     """This process's part [K, b, ...] of global batches [K, B, ...]: the block of its devices."""
-    process, count = jax.process_index(), jax.process_count()
+    return jax.tree.map(lambda x: x[:, own_block(x.shape[1])], chunk)
 
-    def part(x: np.ndarray) -> np.ndarray:
-        size = x.shape[1] // count
-        return x[:, process * size : (process + 1) * size]
 
-    return jax.tree.map(part, chunk)
+def place(chunk: PyTree, devices: list[jax.Device], kind: str) -> PyTree:
+    """This process's part of a chunk, put on its devices as `parallelise` of this kind deals it, ahead of the call."""
+    if kind == "pmap":
+        own = _own(devices)
+        dealt = NamedSharding(Mesh(np.array(own), (DEVICES,)), P(DEVICES))
+        return jax.tree.map(lambda x: jax.device_put(_deal(x, len(own)), dealt), chunk)
+    dealt = NamedSharding(Mesh(np.array(devices), (DEVICES,)), P(None, DEVICES))
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(dealt, x), chunk)
+
+
+def shard(rows: Images, devices: list[jax.Device], kind: str) -> jax.Array:
+    """Rows [n, ...] shared between the devices of all processes, for `parallelise` of this kind with P(DEVICES).
+
+    Device i of D holds rows i * k to (i + 1) * k - 1, with k = n / D rounded up; behind the last row are zeros. Each
+    part is read when it is put on its device.
+    """
+    each = -(-len(rows) // len(devices))
+
+    def part(device: int) -> np.ndarray:
+        own = np.asarray(rows[device * each : (device + 1) * each])
+        return np.pad(own, [(0, each - len(own)), *[(0, 0)] * (own.ndim - 1)])
+
+    if kind == "pmap":
+        own = _own(devices)
+        first = devices.index(own[0])
+        return jax.make_array_from_callback(
+            (len(own), each, *rows.shape[1:]),
+            NamedSharding(Mesh(np.array(own), (DEVICES,)), P(DEVICES)),
+            lambda index: part(first + _start(index))[None],
+        )
+    return jax.make_array_from_callback(
+        (len(devices) * each, *rows.shape[1:]),
+        NamedSharding(Mesh(np.array(devices), (DEVICES,)), P(DEVICES)),
+        lambda index: part(_start(index) // each),
+    )
+
+
+def _start(index: tuple[slice, ...] | None) -> int:
+    """Where the part of an array that JAX asks for begins on the first axis."""
+    return (index[0].start if index else None) or 0
 
 
 def shardings(specs: PyTree, devices: list[jax.Device]) -> PyTree:
@@ -121,49 +164,54 @@ def parallelise(
     devices: list[jax.Device],
     kind: str,
     specs: PyTree = None,
+    resident_specs: PyTree = None,
 ) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]:
     """Map `run` over devices: state (donated) and resident replicated, chunk [K, B] shared along its second axis.
 
-    Each process brings its `own_part` of the chunk, and a resident from `reside`.
+    Each process brings its `own_part` of the chunk, on the host or from `place`, and a resident from `reside`; what
+    `resident_specs` has P(DEVICES) for comes from `shard`, and `run` sees its device's part.
     kind: "pmap" or "shard_map". check_vma is off because with it the gradient of replicated parameters arrives already
     summed, and the mean over devices in the steps would not undo that.
     specs: a PartitionSpec for each array of the state, when some are shared instead: `run` sees its device's part.
     """
     if kind == "pmap":
-        return _with_pmap(run, devices, specs)
+        return _with_pmap(run, devices, specs, resident_specs)
     mesh = Mesh(np.array(devices), (DEVICES,))
-    of_state = P() if specs is None else specs
-    in_specs, out_specs = (of_state, P(), P(None, DEVICES)), (of_state, P())
+    of_state, of_resident = (P() if some is None else some for some in (specs, resident_specs))
+    in_specs, out_specs = (of_state, of_resident, P(None, DEVICES)), (of_state, P())
     mapped = jax.jit(
         jax.shard_map(run, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False), donate_argnums=0
     )
     if jax.process_count() == 1:
         return mapped
-    spread = NamedSharding(mesh, P(None, DEVICES))
 
     def call(state: PyTree, resident: PyTree, chunk: PyTree) -> tuple[PyTree, PyTree]:
-        parts = jax.tree.map(lambda x: jax.make_array_from_process_local_data(spread, x), chunk)
-        return mapped(state, resident, parts)
+        return mapped(state, resident, chunk if _is_placed(chunk) else place(chunk, devices, kind))
 
     return call
 
 
 def _with_pmap(
-    run: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]], devices: list[jax.Device], specs: PyTree
+    run: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]],
+    devices: list[jax.Device],
+    specs: PyTree,
+    resident_specs: PyTree,
 ) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]:
     axes = None if specs is None else jax.tree.map(_shared_axis, specs, is_leaf=_is_spec)
+    of_resident = jax.tree.map(_shared_axis, resident_specs, is_leaf=_is_spec)
     own = _own(devices)
     mapped = jax.pmap(
         run,
         axis_name=DEVICES,
-        in_axes=(axes, None, 0),
+        in_axes=(axes, of_resident, 0),
         out_axes=(axes, None),
         devices=devices,
         donate_argnums=0,
     )
 
     def call(state: PyTree, resident: PyTree, chunk: PyTree) -> tuple[PyTree, PyTree]:
-        return mapped(state, resident, jax.tree.map(lambda x: _deal(x, len(own)), chunk))
+        dealt = chunk if _is_placed(chunk) else jax.tree.map(lambda x: _deal(x, len(own)), chunk)
+        return mapped(state, resident, dealt)
 
     if specs is None:
 
@@ -222,6 +270,11 @@ def _relabelled(tree: PyTree, specs: PyTree, devices: list[jax.Device]) -> PyTre
     if _is_spec(specs):
         return jax.tree.map(lambda x: relabel(x, specs), tree)
     return jax.tree.map(relabel, tree, specs)
+
+
+def _is_placed(chunk: PyTree) -> bool:
+    """Whether a chunk is on the devices already."""
+    return isinstance(jax.tree.leaves(chunk)[0], jax.Array)
 
 
 def _is_spec(value: Any) -> bool:
