@@ -83,7 +83,7 @@ def attack(settings: AggregationSettings, images: int, draw: Draw = draw) -> Att
             known = [_chosen(embeddings, drawn) for embeddings in known]
         protected = chosen + state.inner[:, None]
         found = objectives.gradients(objective, surrogates, known, jnp.clip(protected, 0, 1), number, None)
-        found = jnp.mean(jnp.where((protected >= 0) & (protected <= 1), found, 0), axis=1)
+        found = jnp.mean(jnp.where((protected < 0) | (protected > 1), 0, found), axis=1)
         inner = jnp.clip(state.inner + step_size * jnp.sign(found), -epsilon, epsilon)
         total = state.total + found
         size_of_total = jnp.sum(jnp.abs(total), (1, 2, 3), keepdims=True)
