@@ -46,6 +46,7 @@ LITERALS = {
     "dtype": "bfloat16",
     "parallel": "shard_map",
     "preset": "demo",
+    "remat": "blocks",
     "part": "target",
     "margin": "cosface",
     "schedule": "cosine",

@@ -9,7 +9,7 @@ from advcloak_jax.config.preparing import Encoding, PrepareConfig
 from advcloak_jax.config.recognizer import Classifier, Margin, RecognizerConfig, Sampling
 from advcloak_jax.config.stages import Distance, GeneratorConfig, ImageConfig, PersonConfig, Subspace, UniversalConfig
 from advcloak_jax.config.start import StartConfig
-from advcloak_jax.config.training import BadImage, Dtype, FeedKind, Parallel, Preset, SplitConfig, TrainConfig
+from advcloak_jax.config.training import BadImage, Dtype, FeedKind, Parallel, Preset, Remat, SplitConfig, TrainConfig
 
 __all__ = [
     "BadImage",
@@ -31,6 +31,7 @@ __all__ = [
     "PrepareConfig",
     "Preset",
     "RecognizerConfig",
+    "Remat",
     "Sampling",
     "SplitConfig",
     "StartConfig",

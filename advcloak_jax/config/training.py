@@ -12,6 +12,7 @@ OnNan = Literal["stop", "skip"]
 Parallel = Literal["pmap", "shard_map"]
 Dtype = Literal["float32", "bfloat16"]
 FeedKind = Literal["auto", "resident", "sharded", "streamed"]
+Remat = Literal["none", "blocks"]
 Preset = Literal["paper", "fast", "demo"]
 
 
@@ -95,6 +96,11 @@ class TrainConfig(ClusterConfig):
     """Learning rate (of recognisers: at its peak)."""
     dtype: Dtype = "float32"
     """What the networks compute in. Parameters, norms, losses and the projection stay float32."""
+    accumulate: int = 1
+    """Parts that each device's share of the batch is cut into: memory holds one part's activations, the update is of
+    the whole batch. Batch norm takes its statistics of one part."""
+    remat: Remat = "none"
+    """Whether the networks' residual blocks are computed again in the backward pass (less memory, more time)."""
     devices: int = 0
     """Devices to use (of each process, where several share the job); 0: all of this machine."""
     parallel: Parallel = "pmap"
@@ -128,7 +134,7 @@ class TrainConfig(ClusterConfig):
         require(self.steps >= 0, "--steps must be 0 or more.")
         require(self.epochs > 0, "--epochs must be more than 0.")
         require(self.learning_rate > 0, "--learning-rate must be more than 0.")
-        for name in ("batch", "steps_per_dispatch", "log_every", "checkpoint_every", "keep"):
+        for name in ("batch", "accumulate", "steps_per_dispatch", "log_every", "checkpoint_every", "keep"):
             require(getattr(self, name) >= 1, f"{flag(name)} must be at least 1.")
         require(self.devices >= 0, "--devices must be 0 or more.")
         require(self.feed_workers >= 0, "--feed-workers must be 0 or more.")

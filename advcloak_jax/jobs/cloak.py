@@ -1,5 +1,6 @@
 """`train.py image` and `train.py person`: the two stages of the mask generator."""
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -24,10 +25,13 @@ from advcloak_jax.networks.discriminator import Discriminator
 from advcloak_jax.networks.generator import Generator
 from advcloak_jax.recognizers.recognizer import Recognizer, embed
 from advcloak_jax.training import parallel, state, steps
+from advcloak_jax.training.accumulate import Parts
 from advcloak_jax.training.feed import Feed
 from advcloak_jax.training.feed_choice import make_feed
 from advcloak_jax.training.loop import Job
 from advcloak_jax.training.runs import Run
+
+_log = logging.getLogger("advcloak_jax")
 
 PyTree = Any
 COLUMNS = ("generator", "discriminator", "gan", "norm", "adversarial", "validation_image", "validation_person")
@@ -94,10 +98,11 @@ class Validation:
 
 def build_generator(config: GeneratorConfig, *, axis_name: str | None, dtype: str = "float32") -> Generator:
     """The generator that the settings ask for."""
-    return Generator(width=config.generator_width, dtype=jnp.dtype(dtype), axis_name=axis_name)
+    remat = config.remat == "blocks"
+    return Generator(width=config.generator_width, dtype=jnp.dtype(dtype), axis_name=axis_name, remat=remat)
 
 
-def _gan(config: ImageConfig, batch: int) -> steps.Gan:
+def _gan(config: ImageConfig, batch: int, parts: Parts) -> steps.Gan:
     return steps.Gan(
         build_generator(config, axis_name=steps.DEVICES, dtype=config.dtype),
         Discriminator(width=config.discriminator_width, dtype=jnp.dtype(config.dtype), axis_name=steps.DEVICES),
@@ -106,12 +111,19 @@ def _gan(config: ImageConfig, batch: int) -> steps.Gan:
         config.lambda_adversarial,
         images.mask_norm_at(config.image_size, config.norm_floor),
         batch,
+        parts,
     )
 
 
 def load_surrogate(config: GeneratorConfig) -> Recognizer:
     """The recogniser that a generator learns against."""
-    return inputs.load_recognizer(config.surrogate, "--surrogate", dtype=config.dtype).recognizer
+    found = inputs.load_recognizer(config.surrogate, "--surrogate", dtype=config.dtype).recognizer
+    if config.remat == "none":
+        return found
+    if not hasattr(found.module, "remat"):
+        _log.warning("--remat blocks leaves %s as it is: a graph of MXNet has no blocks", config.surrogate)
+        return found
+    return found.replace(module=found.module.clone(remat=True))  # type: ignore[attr-defined]
 
 
 def choose_images(config: GeneratorConfig, faces: FaceSet, split: Split) -> np.ndarray:
@@ -157,7 +169,7 @@ def build_image(config: ImageConfig, faces: FaceSet, split: Split) -> Job:
     chosen = choose_images(config, faces, split)
     devices = parallel.pick_devices(config.devices, config.batch, "--batch")
     surrogate = load_surrogate(config)
-    gan = _gan(config, config.batch)
+    gan = _gan(config, config.batch, parallel.parts_of(config.accumulate, config.batch, devices, "--batch"))
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     initial = jax.jit(
         lambda key: state.init_gan(gan.generator, gan.discriminator, config.image_size, gan.optimiser, key)
@@ -198,7 +210,8 @@ def build_person(config: PersonConfig, faces: FaceSet, split: Split) -> Job:
         raise UserError(f"--persons {config.persons} is more than the {persons} of --split.generator; lower it.")
     devices = parallel.pick_devices(config.devices, config.persons, "--persons")
     surrogate = load_surrogate(config)
-    gan = _gan(config, config.persons * per_person)
+    parts = parallel.parts_of(config.accumulate, config.persons, devices, "--persons")
+    gan = _gan(config, config.persons * per_person, parts)
     stage_one: Run = inputs.read_run_of("image", config.generator, "--generator")
     loaded = inputs.load_gan(stage_one)
     initial = state.start_gan(loaded["generator"], loaded["discriminator"], gan.optimiser)

@@ -179,6 +179,7 @@ def build_recognizer(config: RecognizerConfig, *, dtype: str, axis_name: str | N
         dropout=config.dropout,
         dtype=jnp.dtype(dtype),
         axis_name=axis_name,
+        remat=config.remat == "blocks",
     )
 
 

@@ -109,6 +109,7 @@ def build(config: RecognizerConfig, faces: FaceSet, split: Split) -> Job:
     total = config.steps or max(1, round(config.epochs * len(chosen) / config.batch))
 
     devices = parallel.pick_devices(config.devices, config.batch, "--batch")
+    parts = parallel.parts_of(config.accumulate, config.batch, devices, "--batch")
     module = build_recognizer(config, dtype=config.dtype, axis_name=steps.DEVICES)
     transformation = optimiser(config, total)
     root = jax.random.key(config.seed)
@@ -132,7 +133,8 @@ def build(config: RecognizerConfig, faces: FaceSet, split: Split) -> Job:
     rows = {"faces": Chosen(faces.images, chosen), "labels": labels}
     feed = make_feed(config, rows, index_batches(config, labels), devices, total)
     resident = Resident(feed.rows, parallel.reside(step_key, devices, config.parallel))
-    step = recognizer_step(module, transformation, loss, sharded_classes=len(persons) if sharded else None)
+    classes = len(persons) if sharded else None
+    step = recognizer_step(module, transformation, loss, sharded_classes=classes, parts=parts)
 
     def gather(resident: Resident, item: dict[str, jax.Array], number: jax.Array) -> steps.RecognizerBatch:
         rows = feed.take(resident.rows, item)

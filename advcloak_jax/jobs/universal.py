@@ -66,6 +66,7 @@ def build(config: UniversalConfig, faces: FaceSet, split: Split) -> Job:
     """The job, on at most `config.images` random images of the generator's persons."""
     chosen = choose_images(config, faces, split)
     devices = parallel.pick_devices(config.devices, config.batch, "--batch")
+    parts = parallel.parts_of(config.accumulate, config.batch, devices, "--batch")
     surrogate = load_surrogate(config)
     generator = build_generator(config, axis_name=None, dtype=config.dtype)
     optimiser = optax.adam(config.learning_rate, b1=config.beta1, b2=config.beta2)
@@ -83,7 +84,7 @@ def build(config: UniversalConfig, faces: FaceSet, split: Split) -> Job:
 
     def bind(resident: Resident) -> Any:
         return steps.universal_step(
-            steps.Universal(generator, optimiser, config.epsilon),
+            steps.Universal(generator, optimiser, config.epsilon, parts),
             lambda faces: embed(surrogate.module, resident.surrogate, faces),
             noise,
         )

@@ -14,6 +14,7 @@ from advcloak_jax.networks.layers import (
     conv,
     instance_norm,
 )
+from advcloak_jax.networks.remat import run_block
 
 
 def scale_input(images: jax.Array, dtype: Dtype = jnp.float32) -> jax.Array:
@@ -50,12 +51,14 @@ class Generator(nn.Module):
 
     `width` is the number of channels of the first layer. Convolutions compute in `dtype`; statistics of the norms,
     parameters and the mask are float32. `axis_name` names the device axis over which BatchNorm pools its batch.
+    `remat` computes what is inside of the residual blocks twice instead of keeping it for the backward pass.
     """
 
     width: int = 64
     blocks: int = 3
     dtype: Dtype = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
@@ -84,7 +87,8 @@ class Generator(nn.Module):
             x = nn.relu(instance_norm(layer(x)))
             inputs = scale * self.width
         for i in range(self.blocks):
-            x = ResidualBlock(self.dtype, self.axis_name, name=f"block_{i}")(x, train=train)
+            block = ResidualBlock(self.dtype, self.axis_name, name=f"block_{i}")
+            x = run_block(block, x, remat=self.remat, train=train)
         for i, scale in enumerate((2, 1)):
             x = UpsampleConv(scale * self.width, self.dtype, name=f"decode_{i}")(x)
             x = nn.relu(self._layer_norm(x, name=f"decode_norm_{i}"))

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from advcloak_jax.networks.layers import BatchNorm, Dtype
+from advcloak_jax.networks.remat import run_block
 from advcloak_jax.recognizers.convention import Convention, prepare
 from advcloak_jax.recognizers.inception_layers import (
     EPSILON,
@@ -50,6 +51,7 @@ class InceptionResNetV1(nn.Module):
     convention: Convention = FACENET
     dtype: Dtype = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
@@ -68,14 +70,16 @@ class InceptionResNetV1(nn.Module):
                 name=f"stem_{i}",
             )(x, train=train)
         for i in range(5):
-            x = ResidualBlock(BLOCK_A, 0.17, name=f"block_a_{i}", **common)(x, train=train)
+            x = run_block(ResidualBlock(BLOCK_A, 0.17, name=f"block_a_{i}", **common), x, remat=self.remat, train=train)
         x = Branches(REDUCTION_A, pooled=True, name="reduction_a", **common)(x, train=train)
         for i in range(10):
-            x = ResidualBlock(BLOCK_B, 0.10, name=f"block_b_{i}", **common)(x, train=train)
+            x = run_block(ResidualBlock(BLOCK_B, 0.10, name=f"block_b_{i}", **common), x, remat=self.remat, train=train)
         x = Branches(REDUCTION_B, pooled=True, name="reduction_b", **common)(x, train=train)
         for i in range(5):
-            x = ResidualBlock(BLOCK_C, 0.20, name=f"block_c_{i}", **common)(x, train=train)
-        x = ResidualBlock(BLOCK_C, 1.0, activate=False, name="block_c_5", **common)(x, train=train)
+            x = run_block(ResidualBlock(BLOCK_C, 0.20, name=f"block_c_{i}", **common), x, remat=self.remat, train=train)
+        x = run_block(
+            ResidualBlock(BLOCK_C, 1.0, activate=False, name="block_c_5", **common), x, remat=self.remat, train=train
+        )
         x = x.astype(jnp.float32).mean((1, 2))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = nn.Dense(

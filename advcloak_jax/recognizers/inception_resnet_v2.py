@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from advcloak_jax.networks.layers import Dtype
+from advcloak_jax.networks.remat import run_block
 from advcloak_jax.recognizers.convention import Convention, prepare
 from advcloak_jax.recognizers.inception_layers import (
     Branches,
@@ -59,6 +60,7 @@ class InceptionResNetV2(nn.Module):
     convention: Convention = INSIGHTFACE
     dtype: Dtype = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
@@ -78,13 +80,33 @@ class InceptionResNetV2(nn.Module):
         averaged = conv(AVERAGED, "averaged", nn.avg_pool(x, (3, 3), padding=((1, 1), (1, 1))))
         x = jnp.concatenate([Branches(MIXED, name="mixed", **common)(x, train=train), averaged], axis=-1)
         for i in range(10):
-            x = ResidualBlock(BLOCK_A, 0.17, normalise=True, name=f"block_a_{i}", **common)(x, train=train)
+            x = run_block(
+                ResidualBlock(BLOCK_A, 0.17, normalise=True, name=f"block_a_{i}", **common),
+                x,
+                remat=self.remat,
+                train=train,
+            )
         x = Branches(REDUCTION_A, pooled=True, name="reduction_a", **common)(x, train=train)
         for i in range(20):
-            x = ResidualBlock(BLOCK_B, 0.10, normalise=True, name=f"block_b_{i}", **common)(x, train=train)
+            x = run_block(
+                ResidualBlock(BLOCK_B, 0.10, normalise=True, name=f"block_b_{i}", **common),
+                x,
+                remat=self.remat,
+                train=train,
+            )
         x = Branches(REDUCTION_B, pooled=True, name="reduction_b", **common)(x, train=train)
         for i in range(9):
-            x = ResidualBlock(BLOCK_C, 0.20, normalise=True, name=f"block_c_{i}", **common)(x, train=train)
-        x = ResidualBlock(BLOCK_C, 1.0, False, normalise=True, name="block_c_9", **common)(x, train=train)
+            x = run_block(
+                ResidualBlock(BLOCK_C, 0.20, normalise=True, name=f"block_c_{i}", **common),
+                x,
+                remat=self.remat,
+                train=train,
+            )
+        x = run_block(
+            ResidualBlock(BLOCK_C, 1.0, False, normalise=True, name="block_c_9", **common),
+            x,
+            remat=self.remat,
+            train=train,
+        )
         x = conv(Step(1536), "last", x)
         return Head(self.embedding_size, self.dropout, self.dtype, self.axis_name, name="head")(x, train=train)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from advcloak_jax.networks.layers import BatchNorm, Dtype
+from advcloak_jax.networks.remat import run_block
 from advcloak_jax.recognizers.convention import Convention, prepare
 from advcloak_jax.recognizers.layers import Head, PReLU, conv, scaled_channels
 
@@ -89,6 +90,7 @@ class IResNet(nn.Module):
     the map. `convention`: scale and order of the input. `reduction` adds squeeze-excitation (see senet.py).
     `layout`: "evolve", as face.evoLVe and the authors' surrogate have the units, or "arcface_torch", as InsightFace has
     them there (see `IRUnit`), where also the scale of the last BN is not learnt but stays 1.
+    `remat` computes what is inside of the units twice instead of keeping it for the backward pass.
     The dense layer fits one image size: that of the images given to `init`; any size works.
     """
 
@@ -101,6 +103,7 @@ class IResNet(nn.Module):
     layout: str = "evolve"
     dtype: Dtype = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
@@ -114,7 +117,7 @@ class IResNet(nn.Module):
         index = 0
         for channels, units in zip((64, 128, 256, 512), self.units, strict=True):
             for unit in range(units):
-                x = IRUnit(
+                block = IRUnit(
                     scaled_channels(channels, self.width),
                     2 if unit == 0 else 1,
                     self.reduction,
@@ -122,7 +125,8 @@ class IResNet(nn.Module):
                     self.dtype,
                     self.axis_name,
                     name=f"unit_{index}",
-                )(x, train=train)
+                )
+                x = run_block(block, x, remat=self.remat, train=train)
                 index += 1
         head = (
             Head

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from advcloak_jax.networks.layers import KAIMING_NORMAL, BatchNorm, Dtype
+from advcloak_jax.networks.remat import run_block
 from advcloak_jax.recognizers.convention import Convention, prepare
 from advcloak_jax.recognizers.depthwise import depthwise
 from advcloak_jax.recognizers.layers import DepthwiseConv, PReLU, conv, scaled_channels
@@ -97,6 +98,7 @@ class MobileFaceNet(nn.Module):
     depthwise: str = "shifted"
     dtype: Dtype = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
@@ -104,7 +106,7 @@ class MobileFaceNet(nn.Module):
         x = prepare(images, self.convention, self.dtype)
         x = self._stem(x, train)
         for i, unit in enumerate(plan(self.units)):
-            x = InvertedResidual(
+            block = InvertedResidual(
                 scaled_channels(unit.channels, self.width) * self.scale,
                 scaled_channels(unit.hidden, self.width),
                 unit.stride,
@@ -113,7 +115,8 @@ class MobileFaceNet(nn.Module):
                 self.dtype,
                 self.axis_name,
                 name=f"unit_{i}",
-            )(x, train=train)
+            )
+            x = run_block(block, x, remat=self.remat, train=train)
         x = conv(scaled_channels(512, self.width), 1, dtype=self.dtype, name="last")(x)
         x = self._norm(x, "last", train)
         x = nn.relu6(x) if self.relu6 else PReLU(name="last_act")(x)

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from advcloak_jax.networks.layers import BatchNorm, Dtype
+from advcloak_jax.networks.remat import run_block
 from advcloak_jax.recognizers.convention import Convention, prepare
 from advcloak_jax.recognizers.layers import DepthwiseConv, Head, PReLU, conv, scaled_channels
 
@@ -45,6 +46,7 @@ class MobileNet(nn.Module):
     depthwise: str = "shifted"
     dtype: Dtype = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
@@ -54,12 +56,13 @@ class MobileNet(nn.Module):
         x = BatchNorm(axis_name=self.axis_name, name="stem_norm")(x, train=train)
         x = PReLU(name="stem_act")(x)
         for i, (channels, stride) in enumerate(BLOCKS):
-            x = SeparableBlock(
+            block = SeparableBlock(
                 scaled_channels(channels, self.width),
                 stride,
                 self.depthwise,
                 self.dtype,
                 self.axis_name,
                 name=f"block_{i}",
-            )(x, train=train)
+            )
+            x = run_block(block, x, remat=self.remat, train=train)
         return Head(self.embedding_size, self.dropout, self.dtype, self.axis_name, name="head")(x, train=train)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from advcloak_jax.errors import UserError
 from advcloak_jax.networks.layers import BatchNorm, Dtype
+from advcloak_jax.networks.remat import run_block
 from advcloak_jax.recognizers.convention import Convention, prepare
 
 PATCH = 8
@@ -106,6 +107,7 @@ class ViT(nn.Module):
     convention: Convention = Convention()
     dtype: Dtype = jnp.float32
     axis_name: str | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
@@ -120,7 +122,7 @@ class ViT(nn.Module):
         x = PatchEmbedding(heads * HEAD_SIZE, self.dtype, name="patches")(x)
         x = Positions(name="positions")(x)
         for i in range(self.depth):
-            x = Block(heads, self.dtype, name=f"block_{i}")(x)
+            x = run_block(Block(heads, self.dtype, name=f"block_{i}"), x, remat=self.remat)
         x = TokenNorm(name="norm")(x).mean(1)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x = _dense(self.embedding_size, self.dtype, "dense")(x)

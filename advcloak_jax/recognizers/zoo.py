@@ -124,11 +124,13 @@ def build(
     convention: Convention | None = None,
     dtype: Any = jnp.float32,
     axis_name: str | None = None,
+    remat: bool = False,
 ) -> nn.Module:
     """The module called `name`: images [B, H, W, 3] in [0, 1] -> features [B, d], see `IResNet`.
 
     width multiplies the channels; embedding_size, dropout and convention default to the published ones; dtype is the
-    compute dtype; axis_name the device axis over which BatchNorm pools its batch. Raises UserError for an unknown name.
+    compute dtype; axis_name the device axis over which BatchNorm pools its batch; remat: see `run_block`. Raises
+    UserError for an unknown name.
     """
     entry = architecture(name)
     fields: dict[str, Any] = {
@@ -137,6 +139,7 @@ def build(
         "convention": entry.convention if convention is None else convention,
         "dtype": dtype,
         "axis_name": axis_name,
+        "remat": remat,
         **entry.fields,
     }
     if dropout is not None:

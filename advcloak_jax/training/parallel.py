@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from advcloak_jax.data.rows import Images
 from advcloak_jax.errors import UserError
+from advcloak_jax.training.accumulate import Parts
 from advcloak_jax.training.guard import guarded
 from advcloak_jax.training.steps import DEVICES
 
@@ -289,6 +290,16 @@ def _shared_axis(spec: P) -> int | None:
 def wants_unrolling(devices: list[jax.Device]) -> bool:
     """Whether `scan_steps` should unroll for these devices."""
     return devices[0].platform == "cpu"
+
+
+def parts_of(count: int, batch: int, devices: list[jax.Device], batch_flag: str) -> Parts:
+    """`count` parts of every device's share of a global batch. Raises UserError when the share cannot be cut so."""
+    share = batch // len(devices)
+    if share % count:
+        raise UserError(
+            f"--accumulate {count} cannot cut each device's {share} of {batch_flag} {batch}; use a divisor of {share}."
+        )
+    return Parts(count, wants_unrolling(devices))
 
 
 def _deal(chunk: np.ndarray, devices: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from jax import lax
 
 from advcloak_jax.recognizers import margins
 from advcloak_jax.training import class_parallel
+from advcloak_jax.training.accumulate import WHOLE, Parts, mean_over_parts
 from advcloak_jax.training.state import AdaFaceState, RecognizerState
 from advcloak_jax.training.steps import DEVICES, Metrics, RecognizerBatch, mirror_half
 
@@ -22,25 +23,29 @@ def recognizer_step(
     margin: margins.Margin,
     *,
     sharded_classes: int | None = None,
+    parts: Parts = WHOLE,
 ) -> Callable[[RecognizerState, RecognizerBatch], tuple[RecognizerState, Metrics]]:
     """Step of classification over identities by `margin`, with horizontal flips.
 
     sharded_classes: the number of classes, when the classifier is spread over the devices (class_parallel.py); None
-    when each device has all of it. The results are the same.
+    when each device has all of it. The results are the same. parts: see accumulate.py.
     Dropout draws per device: runs on different device counts agree in law, not bit for bit, where dropout is used.
     """
 
     def loss(
-        params: PyTree, batch_stats: PyTree, norms: margins.Norms | None, batch: RecognizerBatch
+        params: PyTree,
+        batch_stats: PyTree,
+        norms: margins.Norms | None,
+        batch: RecognizerBatch,
+        dropout_key: jax.Array,
     ) -> tuple[jax.Array, tuple[PyTree, margins.Outcome]]:
-        flip_key, dropout_key = jax.random.split(batch.key)
-        faces = mirror_half(batch.faces, flip_key, batch.positions)
+        faces = mirror_half(batch.faces, batch.key, batch.positions)
         features, updates = backbone.apply(
             {"params": params["backbone"], "batch_stats": batch_stats},
             faces,
             train=True,
             mutable=["batch_stats"],
-            rngs={"dropout": jax.random.fold_in(dropout_key, lax.axis_index(DEVICES))},
+            rngs={"dropout": dropout_key},
         )
         classifier = params["classifier"]
         if sharded_classes is None:
@@ -54,8 +59,20 @@ def recognizer_step(
         return outcome.loss, (updates.get("batch_stats", batch_stats), outcome)
 
     def step(state: RecognizerState, batch: RecognizerBatch) -> tuple[RecognizerState, Metrics]:
+        flip_key, dropout_key = jax.random.split(batch.key)
+        dropout_key = jax.random.fold_in(dropout_key, lax.axis_index(DEVICES))
+
+        def part_of(carry: PyTree, part: PyTree, number: jax.Array) -> tuple[PyTree, PyTree]:
+            faces, labels, positions = part
+            key = dropout_key if parts.count == 1 else jax.random.fold_in(dropout_key, number)
+            gradients, (batch_stats, outcome) = jax.grad(loss, has_aux=True)(
+                state.params, *carry, RecognizerBatch(faces, labels, positions, flip_key), key
+            )
+            return (batch_stats, outcome.norms), (gradients, {"loss": outcome.loss, "accuracy": outcome.accuracy})
+
         norms = state.norms if isinstance(state, AdaFaceState) else None
-        gradients, (batch_stats, outcome) = jax.grad(loss, has_aux=True)(state.params, state.batch_stats, norms, batch)
+        share = (batch.faces, batch.labels, batch.positions)
+        (batch_stats, norms), (gradients, told) = mean_over_parts(part_of, (state.batch_stats, norms), share, parts)
         if sharded_classes is None:
             gradients = lax.pmean(gradients, DEVICES)
         else:
@@ -68,8 +85,8 @@ def recognizer_step(
             optimiser=opt_state,
         )
         if isinstance(new, AdaFaceState):
-            new = new.replace(norms=outcome.norms)
+            new = new.replace(norms=norms)
         # The cosine without its margin would do better; this is the accuracy of the task that is trained.
-        return new, lax.pmean({"loss": outcome.loss, "accuracy": outcome.accuracy}, DEVICES)
+        return new, lax.pmean(told, DEVICES)
 
     return step

@@ -16,6 +16,7 @@ from jax import lax
 
 from advcloak_jax import config, images, losses, subspace
 from advcloak_jax.networks.universal_mask import universal_mask
+from advcloak_jax.training.accumulate import WHOLE, Parts, mean_over_parts
 from advcloak_jax.training.state import GanState, UniversalState
 
 DEVICES = "devices"
@@ -23,6 +24,8 @@ PyTree = Any
 Metrics = dict[str, jax.Array]
 Embed = Callable[[jax.Array], jax.Array]
 """Surrogate with its variables bound: images [B, H, W, C] in [0, 1] -> unit embeddings [B, d]."""
+Originals = tuple[jax.Array, subspace.Subspace]
+"""Embeddings [p, n, d] of p persons' originals, and the persons' subspaces."""
 
 
 class RecognizerBatch(NamedTuple):
@@ -63,6 +66,7 @@ class Gan(NamedTuple):
     lambda_adversarial: float
     norm_floor: float
     global_batch: int
+    parts: Parts = WHOLE
 
 
 def mirror_half(faces: jax.Array, key: jax.Array, positions: jax.Array) -> jax.Array:
@@ -71,91 +75,120 @@ def mirror_half(faces: jax.Array, key: jax.Array, positions: jax.Array) -> jax.A
     return jnp.where(mirrored[:, None, None, None], faces[:, :, ::-1], faces)
 
 
-def _discriminator_update(
-    gan: Gan, state: GanState, faces: jax.Array, fakes: jax.Array, positions: jax.Array, key: jax.Array
-) -> tuple[PyTree, optax.OptState, jax.Array]:
-    """One Adam step of D (Eq. 10, 11), originals and protected images as two batches: variables, optimiser, loss."""
-    real_labels, fake_labels = losses.soft_labels(key, positions, gan.global_batch)
+def _discriminator_loss(
+    gan: Gan, params: PyTree, stats: PyTree, faces: jax.Array, fakes: jax.Array, labels: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, PyTree]:
+    """Loss of D (Eq. 10, 11), originals and protected images as two batches, and its batch statistics after them."""
+    real, updates = gan.discriminator.apply(
+        {"params": params, "batch_stats": stats}, faces, train=True, mutable=["batch_stats"]
+    )
+    fake, updates = gan.discriminator.apply({"params": params, **updates}, fakes, train=True, mutable=["batch_stats"])
+    return losses.discriminator_loss(real, fake, *labels), updates["batch_stats"]
 
-    def loss(params: PyTree) -> tuple[jax.Array, PyTree]:
-        stats = state.discriminator["batch_stats"]
-        real, updates = gan.discriminator.apply(
-            {"params": params, "batch_stats": stats}, faces, train=True, mutable=["batch_stats"]
-        )
-        fake, updates = gan.discriminator.apply(
-            {"params": params, **updates}, fakes, train=True, mutable=["batch_stats"]
-        )
-        return losses.discriminator_loss(real, fake, real_labels, fake_labels), updates["batch_stats"]
 
-    (value, stats), gradients = jax.value_and_grad(loss, has_aux=True)(state.discriminator["params"])
-    gradients = lax.pmean(gradients, DEVICES)
-    params = state.discriminator["params"]
-    updates, opt_state = gan.optimiser.update(gradients, state.discriminator_optimiser, params)
-    return {"params": optax.apply_updates(params, updates), "batch_stats": stats}, opt_state, value
+def _update(
+    optimiser: optax.GradientTransformation, gradients: PyTree, state: optax.OptState, params: PyTree
+) -> tuple[PyTree, optax.OptState]:
+    """Parameters and optimiser's state after the mean over devices of their gradients."""
+    updates, state = optimiser.update(lax.pmean(gradients, DEVICES), state, params)
+    return optax.apply_updates(params, updates), state
+
+
+class _Share(NamedTuple):
+    """A device's share of the batch: faces [b, H, W, C], labels of D (real [b], fake [b]), what the adversarial loss
+    needs of the originals [p, ...], of p persons or images."""
+
+    faces: jax.Array
+    labels: tuple[jax.Array, jax.Array]
+    originals: PyTree
 
 
 def _gan_step(
     gan: Gan,
     state: GanState,
-    faces: jax.Array,
-    positions: jax.Array,
-    key: jax.Array,
+    share: _Share,
     make_masks: Callable[[jax.Array], jax.Array],
     spread: Callable[[jax.Array], jax.Array],
-    adversarial_loss: Callable[[jax.Array], jax.Array],
+    adversarial_loss: Callable[[jax.Array, PyTree], jax.Array],
 ) -> tuple[GanState, Metrics]:
-    """One D step, then one G step (Eq. 8, 9), on one forward pass of the generator.
+    """One D step, then one G step (Eq. 8, 9), on one forward pass of the generator, or on two where the share is cut.
 
     make_masks: raw generator output [b, H, W, C] -> masks [m, H, W, C] that count in the norm loss.
-    spread: masks -> [b, H, W, C], the mask of every image. adversarial_loss: protected images [b, H, W, C] -> scalar.
+    spread: masks -> [b, H, W, C], the mask of every image. adversarial_loss: (protected images [b, H, W, C], what
+    belongs to their originals) -> scalar.
     """
+    params = state.generator["params"]
 
-    def generate(params: PyTree) -> tuple[jax.Array, PyTree]:
-        variables = {"params": params, "batch_stats": state.generator["batch_stats"]}
-        raw, updates = gan.generator.apply(variables, faces, train=True, mutable=["batch_stats"])
-        return make_masks(raw), updates["batch_stats"]
+    def generate(stats: PyTree, faces: jax.Array) -> tuple[jax.Array, Callable[[jax.Array], tuple[PyTree]], PyTree]:
+        """Masks, the way back from their gradient to the parameters', and the batch statistics."""
 
-    masks, pull_back, generator_stats = jax.vjp(generate, state.generator["params"], has_aux=True)
-    fakes = images.apply_mask(faces, spread(masks))
-    discriminator, discriminator_optimiser, discriminator_value = _discriminator_update(
-        gan, state, faces, fakes, positions, key
+        def forward(params: PyTree) -> tuple[jax.Array, PyTree]:
+            variables = {"params": params, "batch_stats": stats}
+            raw, updates = gan.generator.apply(variables, faces, train=True, mutable=["batch_stats"])
+            return make_masks(raw), updates["batch_stats"]
+
+        return jax.vjp(forward, params, has_aux=True)
+
+    before = state.generator["batch_stats"]
+    made = generate(before, share.faces) if gan.parts.count == 1 else None
+
+    def judge(stats: PyTree, part: _Share, number: jax.Array) -> tuple[PyTree, tuple[jax.Array, PyTree]]:
+        masks, _, _ = made or generate(before, part.faces)
+        fakes = images.apply_mask(part.faces, spread(masks))
+        (value, stats), gradients = jax.value_and_grad(
+            lambda params: _discriminator_loss(gan, params, stats, part.faces, fakes, part.labels), has_aux=True
+        )(state.discriminator["params"])
+        return stats, (value, gradients)
+
+    discriminator_stats, (judged, gradients) = mean_over_parts(
+        judge, state.discriminator["batch_stats"], share, gan.parts
+    )
+    discriminator, discriminator_optimiser = _update(
+        gan.optimiser, gradients, state.discriminator_optimiser, state.discriminator["params"]
     )
 
-    def loss(masks: jax.Array) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
-        protected = images.apply_mask(faces, spread(masks))
-        logits, updates = gan.discriminator.apply(discriminator, protected, train=True, mutable=["batch_stats"])
-        fooling = losses.generator_gan_loss(logits)
-        norm = losses.norm_loss(masks, gan.norm_floor)
-        adversarial = adversarial_loss(protected)
-        total = losses.total(fooling, norm, adversarial, gan.lambda_norm, gan.lambda_adversarial)
-        parts = {"generator": total, "gan": fooling, "norm": norm, "adversarial": adversarial}
-        return total, (updates["batch_stats"], parts)
+    def deceive(stats: PyTree, part: _Share, number: jax.Array) -> tuple[PyTree, tuple[Metrics, PyTree]]:
+        masks, pull_back, generator_stats = made or generate(stats["generator"], part.faces)
 
-    (_, (discriminator_stats, parts)), mask_gradient = jax.value_and_grad(loss, has_aux=True)(masks)
-    (gradients,) = pull_back(mask_gradient)
-    gradients = lax.pmean(gradients, DEVICES)
-    params = state.generator["params"]
-    updates, generator_optimiser = gan.optimiser.update(gradients, state.generator_optimiser, params)
+        def loss(masks: jax.Array) -> tuple[jax.Array, tuple[PyTree, Metrics]]:
+            protected = images.apply_mask(part.faces, spread(masks))
+            variables = {"params": discriminator, "batch_stats": stats["discriminator"]}
+            logits, updates = gan.discriminator.apply(variables, protected, train=True, mutable=["batch_stats"])
+            fooling = losses.generator_gan_loss(logits)
+            norm = losses.norm_loss(masks, gan.norm_floor)
+            adversarial = adversarial_loss(protected, part.originals)
+            total = losses.total(fooling, norm, adversarial, gan.lambda_norm, gan.lambda_adversarial)
+            told = {"generator": total, "gan": fooling, "norm": norm, "adversarial": adversarial}
+            return total, (updates["batch_stats"], told)
+
+        (_, (discriminator_stats, told)), by_masks = jax.value_and_grad(loss, has_aux=True)(masks)
+        (gradients,) = pull_back(by_masks)
+        return {"generator": generator_stats, "discriminator": discriminator_stats}, (told, gradients)
+
+    stats, (told, gradients) = mean_over_parts(
+        deceive, {"generator": before, "discriminator": discriminator_stats}, share, gan.parts
+    )
+    generator, generator_optimiser = _update(gan.optimiser, gradients, state.generator_optimiser, params)
     new = GanState(
         state.step + 1,
-        {"params": optax.apply_updates(params, updates), "batch_stats": generator_stats},
-        {"params": discriminator["params"], "batch_stats": discriminator_stats},
+        {"params": generator, "batch_stats": stats["generator"]},
+        {"params": discriminator, "batch_stats": stats["discriminator"]},
         generator_optimiser,
         discriminator_optimiser,
     )
-    return new, lax.pmean({**parts, "discriminator": discriminator_value}, DEVICES)
+    return new, lax.pmean({**told, "discriminator": judged}, DEVICES)
 
 
 def image_step(gan: Gan, embed: Embed) -> Callable[[GanState, ImageBatch], tuple[GanState, Metrics]]:
     """Stage I: one mask per image (Eq. 10, 12, 14)."""
 
     def step(state: GanState, batch: ImageBatch) -> tuple[GanState, Metrics]:
-        def adversarial(protected: jax.Array) -> jax.Array:
-            return losses.cosine_loss(embed(protected), batch.embeddings)
+        def adversarial(protected: jax.Array, embeddings: jax.Array) -> jax.Array:
+            return losses.cosine_loss(embed(protected), embeddings)
 
-        return _gan_step(
-            gan, state, batch.faces, batch.positions, batch.key, lambda raw: raw, lambda masks: masks, adversarial
-        )
+        labels = losses.soft_labels(batch.key, batch.positions, gan.global_batch)
+        share = _Share(batch.faces, labels, batch.embeddings)
+        return _gan_step(gan, state, share, lambda raw: raw, lambda masks: masks, adversarial)
 
     return step
 
@@ -168,12 +201,13 @@ def person_step(
     With the convex hull, the class centre stands in for the first `warmup_steps` steps.
     """
 
-    def reference(batch: PersonBatch, adversarial: jax.Array, step: jax.Array) -> jax.Array:
+    def reference(originals: Originals, adversarial: jax.Array, step: jax.Array) -> jax.Array:
         """Point each adversarial embedding [p, n, d] is pushed away from, a constant of the backward pass."""
+        embeddings, spaces = originals
         if settings.subspace == "plain":
-            return batch.embeddings
+            return embeddings
         nearest = subspace.project(
-            batch.spaces,
+            spaces,
             adversarial,
             kind=settings.subspace,
             lower=settings.lower,
@@ -183,26 +217,28 @@ def person_step(
         )
         if settings.subspace != "convex-hull" or warmup_steps == 0:
             return nearest
-        centre = subspace.project(batch.spaces, adversarial, kind="class-centre")
+        centre = subspace.project(spaces, adversarial, kind="class-centre")
         return jnp.where(step < warmup_steps, centre, nearest)
 
     distance_loss = losses.cosine_loss if settings.distance == "cosine" else losses.euclidean_loss
 
     def step(state: GanState, batch: PersonBatch) -> tuple[GanState, Metrics]:
-        persons, per_person = batch.faces.shape[:2]
+        per_person = batch.faces.shape[1]
         flat = batch.faces.reshape(-1, *batch.faces.shape[2:])
 
-        def make_masks(raw: jax.Array) -> jax.Array:
-            return images.aggregate(raw.reshape(persons, per_person, *raw.shape[1:]))
+        def by_person(values: jax.Array) -> jax.Array:
+            return values.reshape(-1, per_person, *values.shape[1:])
 
-        def adversarial(protected: jax.Array) -> jax.Array:
-            embeddings = embed(protected).reshape(persons, per_person, -1)
-            return distance_loss(embeddings, reference(batch, embeddings, state.step))
+        def adversarial(protected: jax.Array, originals: Originals) -> jax.Array:
+            embeddings = by_person(embed(protected))
+            return distance_loss(embeddings, reference(originals, embeddings, state.step))
 
         def spread(masks: jax.Array) -> jax.Array:
             return jnp.repeat(masks, per_person, axis=0)
 
-        return _gan_step(gan, state, flat, batch.positions, batch.key, make_masks, spread, adversarial)
+        labels = losses.soft_labels(batch.key, batch.positions, gan.global_batch)
+        share = _Share(flat, labels, (batch.embeddings, batch.spaces))
+        return _gan_step(gan, state, share, lambda raw: images.aggregate(by_person(raw)), spread, adversarial)
 
     return step
 
@@ -213,6 +249,7 @@ class Universal(NamedTuple):
     generator: nn.Module
     optimiser: optax.GradientTransformation
     epsilon: float
+    parts: Parts = WHOLE
 
 
 def universal_step(
@@ -224,17 +261,25 @@ def universal_step(
     """
 
     def step(state: UniversalState, batch: ImageBatch) -> tuple[UniversalState, Metrics]:
-        def loss(params: PyTree) -> tuple[jax.Array, PyTree]:
-            variables = {"params": params, "batch_stats": state.generator["batch_stats"]}
-            mask, stats = universal_mask(universal.generator, variables, noise, universal.epsilon)
-            protected = images.apply_mask(batch.faces, mask)
-            return losses.cosine_loss(embed(protected), batch.embeddings), stats
-
         params = state.generator["params"]
-        (value, stats), gradients = jax.value_and_grad(loss, has_aux=True)(params)
-        gradients = lax.pmean(gradients, DEVICES)
-        updates, optimiser = universal.optimiser.update(gradients, state.optimiser, params)
-        generator = {"params": optax.apply_updates(params, updates), "batch_stats": stats}
-        return UniversalState(state.step + 1, generator, optimiser), lax.pmean({"adversarial": value}, DEVICES)
+
+        def make(params: PyTree) -> tuple[jax.Array, PyTree]:
+            variables = {"params": params, "batch_stats": state.generator["batch_stats"]}
+            return universal_mask(universal.generator, variables, noise, universal.epsilon)
+
+        mask, pull_back, stats = jax.vjp(make, params, has_aux=True)
+
+        def part_of(_: None, part: PyTree, __: jax.Array) -> tuple[None, tuple[jax.Array, jax.Array]]:
+            faces, embeddings = part
+
+            def loss(mask: jax.Array) -> jax.Array:
+                return losses.cosine_loss(embed(images.apply_mask(faces, mask)), embeddings)
+
+            return None, jax.value_and_grad(loss)(mask)
+
+        _, (value, by_mask) = mean_over_parts(part_of, None, (batch.faces, batch.embeddings), universal.parts)
+        generator, optimiser = _update(universal.optimiser, pull_back(by_mask)[0], state.optimiser, params)
+        new = UniversalState(state.step + 1, {"params": generator, "batch_stats": stats}, optimiser)
+        return new, lax.pmean({"adversarial": value}, DEVICES)
 
     return step
