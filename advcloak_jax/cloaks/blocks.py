@@ -40,9 +40,9 @@ def person_keys(key: jax.Array, persons: int) -> jax.Array:
 
 
 def persons_at_a_time(persons: int, images: int, at_a_time: int | None = None) -> int:
-    """Persons with `images` each in a block of about `at_a_time` images (default: by the device)."""
-    most = at_a_time or (CPU_IMAGES_AT_A_TIME if is_cpu() else IMAGES_AT_A_TIME)
-    return min(persons, max(1, most // images))
+    """Persons in a block: blocks of at most `at_a_time` images (default: by the device), all of about one size."""
+    most = max(1, (at_a_time or (CPU_IMAGES_AT_A_TIME if is_cpu() else IMAGES_AT_A_TIME)) // images)
+    return -(-persons // -(-persons // most))
 
 
 def is_cpu() -> bool:

@@ -141,3 +141,18 @@ def _typed(hint: Any, value: str, where: str) -> Any:
         return hint(value)
     except ValueError:
         raise UserError(f"{where} must be {'a whole number' if hint is int else 'a number'}, not '{value}'.") from None
+
+
+def markdown() -> str:
+    """The methods as a Markdown table."""
+    lines = ["| Name | In tables | Masks | Settings and their defaults | From |", "|---|---|---|---|---|"]
+    for entry in _METHODS:
+        settings = entry.settings()
+        shown = [f"{field.name}={_shown(getattr(settings, field.name))}" for field in dataclasses.fields(settings)]
+        masks = {"person": "per person", "image": "per image", "universal": "one for all"}[entry.kind]
+        lines.append(f"| `{entry.name}` | {entry.title} | {masks} | {', '.join(shown)} | {entry.paper} |")
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
