@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from advcloak_jax import config
-from advcloak_jax.config import ImageConfig, PersonConfig, RecognizerConfig, SplitConfig, TableConfig, VerifyConfig
+from advcloak_jax.config import (
+    AblationConfig,
+    ImageConfig,
+    PersonConfig,
+    RecognizerConfig,
+    SplitConfig,
+    TableConfig,
+    VerifyConfig,
+)
 from advcloak_jax.errors import UserError
 
 KINDS = (SplitConfig, RecognizerConfig, ImageConfig, PersonConfig, TableConfig, VerifyConfig)
@@ -71,7 +79,12 @@ def test_every_field_has_a_help_text(kind: type) -> None:
         (RecognizerConfig, "margin_scale", 0.0, "--margin-scale"),
         (RecognizerConfig, "weight_decay", -1.0, "--weight-decay"),
         (TableConfig, "targets", (), "--targets"),
-        (TableConfig, "cloaks", (), "--cloaks"),
+        (TableConfig, "surrogates", ("a",), "--surrogates is for --methods"),
+        (TableConfig, "norm", 0.0, "--norm"),
+        (TableConfig, "timed", -1, "--timed"),
+        (TableConfig, "image_size", 30, "--image-size"),
+        (AblationConfig, "norms", (300.0, 300.0), "--norms must rise"),
+        (AblationConfig, "n_inference", (0, 1), "--n-inference must be more than 0"),
         (TableConfig, "bootstrap", 1, "--bootstrap"),
         (VerifyConfig, "same", 0, "--same"),
     ],
@@ -80,6 +93,14 @@ def test_a_value_out_of_range_names_its_flag(kind: type, name: str, value: Any, 
     with pytest.raises(UserError, match="^" + flag.replace(".", r"\.")) as raised:
         kind(**{name: value})
     assert str(raised.value).endswith(".")
+
+
+def test_the_trained_cloaks_are_the_default_folders_only_when_nothing_is_named() -> None:
+    assert TableConfig().runs == ("runs/image", "runs/person")
+    assert TableConfig(methods=("fi-uap",), surrogates=("a",)).runs == ()
+    assert TableConfig(methods=("fi-uap",), cloaks=("b",)).runs == ("b",)
+    with pytest.raises(UserError, match="--data is given by the runs of --cloaks"):
+        TableConfig(cloaks=("a",), data=("folder:x",))
 
 
 def test_flag() -> None:

@@ -98,6 +98,7 @@ def test_the_table_has_every_row_and_masks_of_the_asked_norm(runs: Path) -> None
     assert [row["method"] for row in result["protection"]] == [
         "Unprotected",
         "Random mask",
+        "AdvFaces",
         "AdvFaces+",
         "AdvCloak-ConvexHull",
     ]
@@ -124,10 +125,126 @@ def test_the_report_needs_nothing_else(runs: Path) -> None:
 
 
 def test_the_table_is_the_same_again(runs: Path) -> None:
-    evaluate.main(["table", *table(runs), "--out", str(runs / "again")])
-    first, again = (json.loads((runs / name / "table.json").read_text()) for name in ("table", "again"))
-    assert first["protection"] == again["protection"]
-    assert first["differences"] == again["differences"]
+    shutil.copytree(runs / "cache" / "programs", runs / "fresh" / "programs")
+    for name, cache in (("computed", "fresh"), ("taken", "cache")):
+        evaluate.main(["table", *table(runs), "--out", str(runs / name), "--cache", str(runs / cache)])
+    first, computed, taken = (
+        json.loads((runs / name / "table.json").read_text()) for name in ("table", "computed", "taken")
+    )
+    for again in (computed, taken):
+        assert first["protection"] == again["protection"]
+        assert first["differences"] == again["differences"]
+    assert all(not kind["taken"] for kind in (computed["cache"][name] for name in ("masks", "timings")))
+    assert all(not kind["computed"] for kind in (taken["cache"][name] for name in ("masks", "embeddings", "timings")))
+    assert first["costs"] == [
+        {**row, "per_image": mine["per_image"]} for row, mine in zip(taken["costs"], first["costs"], strict=True)
+    ]
+
+
+def test_methods_stand_beside_trained_cloaks_and_only_new_ones_are_computed(runs: Path) -> None:
+    out, methods = runs / "methods", ["--methods", "fi-uap:steps=2", "hybrid:start=AdvCloak-ConvexHull,steps=1"]
+    arguments = ["--cloaks", str(runs / "image"), str(runs / "person"), "--cache", str(runs / "cache")]
+    arguments += ["--targets", str(runs / "target"), str(runs / "surrogate")]
+    evaluate.main(["table", *arguments, *methods, "--out", str(out)])
+    result = json.loads((out / "table.json").read_text())
+    assert [row["method"] for row in result["protection"]][2:] == [
+        "FI-UAP",
+        "Hybrid (AdvCloak-ConvexHull)",
+        "AdvFaces",
+        "AdvFaces+",
+        "AdvCloak-ConvexHull",
+    ]
+    source = "surrogate (ir18)"
+    assert [one.split(" against")[0] for one in result["cache"]["masks"]["computed"]] == [
+        "FI-UAP",
+        "Hybrid (AdvCloak-ConvexHull)",
+    ]
+    for row in result["protection"][2:]:
+        assert row["source"] == source
+        assert source not in row["protection"]
+    assert source in result["protection"][0]["protection"]
+    text = (out / "table.txt").read_text()
+    for expected in ("Hybrid (AdvCloak-ConvexHull)", "Points gained over", "Per person, s", "own surrogate"):
+        assert expected in text
+    assert len((out / "table.md").read_text().splitlines()) == 2 + 7
+    page = (out / "report.html").read_text()
+    assert "person-specific masks" in page
+    assert re.findall(r'(?:src|href)="(?!data:)[^"]*"', page) == []
+    # A table without trained cloaks takes the same masks.
+    alone = ["--methods", methods[1], "--surrogates", str(runs / "surrogate"), "--split-from", str(runs / "target")]
+    alone += ["--targets", str(runs / "target"), "--cache", str(runs / "cache"), "--out", str(runs / "alone")]
+    evaluate.main(["table", *alone])
+    again = json.loads((runs / "alone" / "table.json").read_text())
+    assert again["cache"]["masks"]["computed"] == []
+    rates = [row["protection"]["target (ir18)"] for row in (again["protection"][2], result["protection"][2])]
+    assert rates[0] == rates[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--methods", "fi-uapp"], "did you mean 'fi-uap'"),
+        (["--methods", "hybrid"], "needs start="),
+        (["--methods", "hybrid:start=nobody"], "there are: AdvFaces\\+, AdvCloak-ConvexHull"),
+        (["--baseline", "nobody"], "--baseline nobody is no row"),
+        (["--methods", "fi-uap", "--surrogates", "{runs}/image"], "is a run of `train.py image`"),
+        (["--methods", "fi-uap", "--surrogates", "{runs}/surrogate+{runs}/surrogate"], "names one recogniser twice"),
+    ],
+)
+def test_what_no_table_can_be_made_of_is_refused(runs: Path, tmp_path: Path, flags: list[str], message: str) -> None:
+    given = [part.replace("{runs}", str(runs)) for part in flags]
+    with pytest.raises(UserError, match=message):
+        evaluate.main(["table", *table(runs), *given, "--out", str(tmp_path / "table")])
+    assert not (tmp_path / "table").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "files"),
+    [
+        (["n-inference", "--n-inference", "1", "2"], ["n-inference"]),
+        (["norm", "--norms", "600", "1800"], ["norm", "ssim"]),
+        (["stages"], ["stages-image-specific", "stages-person-specific"]),
+    ],
+)
+def test_an_ablation_has_its_points_and_its_plots(runs: Path, flags: list[str], files: list[str]) -> None:
+    if not (runs / "none").exists():
+        fresh = ["--generator", "none", "--surrogate", str(runs / "surrogate"), "--subspace", "convex-hull"]
+        small = [*NETWORKS[:4], *RHYTHM, "--cache", str(runs / "cache")]
+        train.main(["person", "--run", str(runs / "none"), *fresh, *small])
+    cloaks = [str(runs / name) for name in ("image", "person", "none")]
+    common = ["--cloaks", *cloaks, "--targets", str(runs / "target"), "--cache", str(runs / "cache")]
+    evaluate.main(["ablation", *flags, *common, "--out", str(runs / "ablation")])
+    out = runs / "ablation"
+    for name in files:
+        assert Image.open(out / f"{name}.png").size[0] > 400
+        assert (out / f"{name}.svg").read_text().lstrip().startswith("<?xml")
+    points = json.loads((out / f"{flags[0]}.json").read_text())["points"]
+    lines = list(csv.DictReader((out / f"{flags[0]}.csv").open()))
+    assert len(lines) == sum(len(per_k) for point in points for per_k in point["protection"].values())
+    found = {(point["method"], point["x"]) for point in points}
+    if flags[0] == "n-inference":
+        assert found == {("Unprotected", 0)} | {
+            (name, x)
+            for name in ("AdvFaces+", "AdvCloak-ConvexHull", "AdvCloak-ConvexHull, no stage I")
+            for x in (1, 2)
+        }
+    if flags[0] == "norm":
+        by_norm = {x: [p["psnr"] for p in points if p["x"] == x] for x in (600, 1800)}
+        # Three times the norm is 9.5 dB more noise.
+        assert np.mean(by_norm[600]) - np.mean(by_norm[1800]) == pytest.approx(20 * np.log10(3), abs=0.5)
+        assert {name for name, _ in found} >= {"Random mask", "AdvFaces", "AdvFaces+"}
+    if flags[0] == "stages":
+        differences = json.loads((out / "stages.json").read_text())["differences"]
+        assert {(one["method"], one["baseline"]) for one in differences} == {
+            ("AdvCloak-ConvexHull", "AdvCloak-ConvexHull, no stage I"),
+            ("AdvCloak-ConvexHull", "AdvFaces+"),
+        }
+
+
+def test_stage_two_without_stage_one_resumes_and_needs_a_surrogate(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--surrogate is needed"):
+        train.main(["person", "--run", str(tmp_path / "none"), "--generator", "none"])
+    assert not (tmp_path / "none").exists()
 
 
 def test_verification_is_of_people_no_recogniser_trained_on(runs: Path, caplog: pytest.LogCaptureFixture) -> None:

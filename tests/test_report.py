@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from advcloak_jax.evaluation import bootstrap, figures, identification, tables, verification
+from advcloak_jax.evaluation import bootstrap, cost, figures, identification, tables, verification
 from advcloak_jax.evaluation import report as reports
 
 TARGETS = ("black <b>&", "other")
@@ -29,7 +29,7 @@ def ranks(seed: int, high: int = 12) -> dict[str, np.ndarray]:
 def rows() -> list[tables.ProtectionRow]:
     return [
         tables.protection_row("Unprotected", ranks(0, 3)),
-        tables.protection_row("AdvCloak <i>", ranks(1), ssim=0.91234, psnr=33.456),
+        tables.protection_row("AdvCloak <i>", ranks(1), ssim=0.91234, psnr=33.456, source="net & more", kind="person"),
     ]
 
 
@@ -52,18 +52,6 @@ def test_difference_is_paired() -> None:
     on_average = tables.difference("a", one, "b", two, k=5)
     each = [tables.difference("a", one, "b", two, k=5, target=t).estimate.value for t in TARGETS]
     assert on_average.estimate.value == pytest.approx(np.mean(each))
-
-
-def test_text_table_is_aligned() -> None:
-    text = tables.text_table(rows())
-    lines = text.splitlines()
-    assert len(lines) == 1 + 3 * 3
-    full = [line for line in lines if line.startswith("  ")]
-    assert len({len(line) for line in full}) == 1
-    assert "0.912" in lines[3]
-    assert lines[2].endswith("-")
-    estimate = rows()[1].rates[tables.AVERAGE][1]
-    assert f"{estimate.value:.1f} [{estimate.low:.1f}, {estimate.high:.1f}]" in lines[3]
 
 
 def test_csv_and_json_agree_with_the_rows() -> None:
@@ -115,6 +103,7 @@ def full_report() -> reports.Report:
         facts=(("Persons", "20"),),
         protection=rows(),
         differences=[tables.difference("a", ranks(0), "b", ranks(1))],
+        costs=[cost.Cost("net & more", "AdvCloak <i>", "person", 2.0, 0.125, None)],
         notes=("<note>",),
         recognizers=(reports.RecognizerRow(name="<net>", role="surrogate", summary=summary),),
         histograms=(reports.Picture(image=histogram, caption="<caption>", alt='"quoted"'),),
@@ -131,7 +120,18 @@ def test_page_is_whole_escaped_and_needs_nothing_else() -> None:
     # No tag may come from the texts, all of which contain some.
     assert not {"b<", "i", "note", "net", "caption"} & set(page.seen)
     shown = " ".join(page.text)
-    for expected in ("A <title>", "black <b>&", "AdvCloak <i>", "<note>", "<net>", "<caption>", "0.912", "33.5"):
+    for expected in (
+        "net & more, person-specific masks",
+        "0.1250",
+        "A <title>",
+        "black <b>&",
+        "AdvCloak <i>",
+        "<note>",
+        "<net>",
+        "<caption>",
+        "0.912",
+        "33.5",
+    ):
         assert expected in shown
     for expected in ("Protection", "Differences", "What a cloak does not guarantee", "Recognisers", "Training"):
         assert expected in page.text
@@ -139,7 +139,7 @@ def test_page_is_whole_escaped_and_needs_nothing_else() -> None:
     assert all(link.startswith("data:image/") for link in page.links)
     assert "url(" not in text
     assert "@import" not in text
-    assert page.seen.count("table") == 4
+    assert page.seen.count("table") == 5
 
 
 def test_pictures_arrive_as_they_were() -> None:

@@ -38,9 +38,14 @@ def test_every_field_survives_another_value(kind: type) -> None:
 
 
 SHARED = {"coordinator": "node:1234", "processes": 4, "process_id": 2}
-NEEDED: dict[str, dict[str, Any]] = {"pairs_root": {"pairs": "lfw.bin"}, **dict.fromkeys(SHARED, SHARED)}
+NEEDED: dict[str, dict[str, Any]] = {
+    "pairs_root": {"pairs": "lfw.bin"},
+    "surrogates": {"methods": ("fi-uap",)},
+    **dict.fromkeys(SHARED, SHARED),
+}
 """Fields that mean nothing without another one."""
 LITERALS = {
+    "masks": "image",
     "mirror": "yes",
     "classifier": "sharded",
     "sampling": "balanced",

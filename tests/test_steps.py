@@ -1,5 +1,6 @@
 """The three steps against their equations written out, and what must stay untouched or agree between them."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -141,6 +142,21 @@ def test_a_step_is_its_equations(data: small.Data, person: bool) -> None:
     for name, value in expected["metrics"].items():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-4)
     assert new.step == 1
+
+
+def test_masks_per_image_in_stage_two_are_stage_one_on_whole_persons(data: small.Data) -> None:
+    networks = small.gan(optax.sgd(RATE))
+    initial = small.gan_state(networks)
+    settings = dataclasses.replace(small.person_config("plain"), masks="image")
+    batch = small.person_batch(
+        data, {"index": jnp.arange(small.PERSONS), "place": jnp.arange(small.PERSONS)}, jnp.int32(0)
+    )
+    ours, _ = on_one_device(steps.person_step(networks, small.embedder(data), settings, 0), initial, batch)
+    expected, _ = image_result(data, networks, initial)
+    assert small.relative(ours.generator, expected.generator) < 1e-6
+    assert small.relative(ours.discriminator, expected.discriminator) < 1e-6
+    plain, _ = person_result(data, networks, initial, "plain")
+    assert small.relative(plain.generator, expected.generator) > 1e-4
 
 
 def test_a_recognizer_step_is_its_equations(data: small.Data) -> None:

@@ -216,3 +216,32 @@ def test_real_networks_know_real_faces(spec: str) -> None:
     network = target(f"onnx:{SHARED / 'models' / spec}")
     report = verification.summary(network.embed(images), np.array([person for person, _ in files]))
     assert report["auc"] > 0.98
+
+
+def test_a_fingerprint_is_of_the_file_and_of_how_it_is_fed(tmp_path: Path) -> None:
+    path = graph(tmp_path / "net.onnx", ["n", 3, 112, 112])
+    plain = target(f"onnx:{path}").fingerprint()
+    assert plain == target(f"onnx:{path},name=other").fingerprint()
+    assert plain != target(f"onnx:{path},mean=0").fingerprint()
+    assert plain != target(f"onnx:{path},flip=true").fingerprint()
+    graph(path, ["n", 3, 112, 112], "Relu", "Flatten")
+    assert plain != target(f"onnx:{path}").fingerprint()
+
+
+def test_weights_outside_the_file_cannot_be_told(tmp_path: Path) -> None:
+    path = graph(tmp_path / "net.onnx", ["n", 3, 112, 112])
+    model = onnx.load(path)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(4096, np.float32), "w"))
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin")
+    assert (tmp_path / "weights.bin").exists()
+    assert target(f"onnx:{path}").fingerprint() is None
+
+
+def test_a_network_of_ours_is_its_weights_and_its_convention() -> None:
+    module = IResNet(units=(1, 1, 1, 1), width=0.05, embedding_size=8)
+    variables = jax.jit(lambda: module.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), train=False))()
+    found = FlaxTarget("a", module, variables)
+    assert found.fingerprint() == FlaxTarget("b", module, variables).fingerprint()
+    changed = jax.tree.map(lambda x: x + 1e-6, variables)
+    assert found.fingerprint() != found.with_variables(changed).fingerprint()
+    assert found.fingerprint() != found.with_convention(Convention(std=(128.0,) * 3)).fingerprint()

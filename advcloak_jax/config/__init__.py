@@ -2,16 +2,29 @@
 
 from advcloak_jax.config.checks import flag
 from advcloak_jax.config.cluster import ClusterConfig
-from advcloak_jax.config.evaluation import Mirror, TableConfig, TargetsConfig, VerifyConfig
+from advcloak_jax.config.evaluation import Mirror, TargetsConfig, VerifyConfig
 from advcloak_jax.config.exporting import ExportConfig, Format
 from advcloak_jax.config.importing import ImportConfig
 from advcloak_jax.config.preparing import Encoding, PrepareConfig
+from advcloak_jax.config.protection import Ablation, AblationConfig, ProtectionConfig, TableConfig
 from advcloak_jax.config.recognizer import Classifier, Margin, RecognizerConfig, Sampling
-from advcloak_jax.config.stages import Distance, GeneratorConfig, ImageConfig, PersonConfig, Subspace, UniversalConfig
+from advcloak_jax.config.stages import (
+    NO_STAGE_ONE,
+    Distance,
+    GeneratorConfig,
+    ImageConfig,
+    Masks,
+    PersonConfig,
+    Subspace,
+    UniversalConfig,
+)
 from advcloak_jax.config.start import StartConfig
 from advcloak_jax.config.training import BadImage, Dtype, FeedKind, Parallel, Preset, Remat, SplitConfig, TrainConfig
 
 __all__ = [
+    "NO_STAGE_ONE",
+    "Ablation",
+    "AblationConfig",
     "BadImage",
     "Classifier",
     "ClusterConfig",
@@ -25,11 +38,13 @@ __all__ = [
     "ImageConfig",
     "ImportConfig",
     "Margin",
+    "Masks",
     "Mirror",
     "Parallel",
     "PersonConfig",
     "PrepareConfig",
     "Preset",
+    "ProtectionConfig",
     "RecognizerConfig",
     "Remat",
     "Sampling",

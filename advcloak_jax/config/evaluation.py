@@ -1,4 +1,4 @@
-"""Settings of what `evaluate.py` does."""
+"""Settings of `evaluate.py verify` and `targets`."""
 
 import dataclasses
 from typing import Literal
@@ -9,46 +9,6 @@ from advcloak_jax.config.start import StartConfig
 from advcloak_jax.config.training import BadImage
 
 Mirror = Literal["auto", "yes", "no"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TableConfig(ClusterConfig):
-    """Measure protection: every cloak against every target, in the 1:N protocol."""
-
-    cloaks: tuple[str, ...] = ("runs/image", "runs/person")
-    """Runs of stage I (evaluated as AdvFaces+) and stage II (as AdvCloak). The first one's data and split are used."""
-    targets: tuple[str, ...] = ("runs/recognizer",)
-    """Recognisers to hide from: run folders, or onnx:FILE.onnx[,mean=127.5][,std=128][,channels=rgb][,name=NAME]."""
-    out: str = "runs/table"
-    """Folder for table.json, table.csv, table.txt, the pictures and report.html."""
-    distractors: tuple[str, ...] = ()
-    """More faces of other people to hide among, as in --data of the training jobs."""
-    max_distractors: int = 0
-    """Use at most so many distractors, drawn at random; 0: all."""
-    norm: float = 1200.0
-    """L2 norm of every mask in grey levels at 112x112; other image sizes get the same strength per pixel."""
-    bootstrap: int = 2000
-    """Resamplings of the persons behind the confidence intervals."""
-    seed: int = 0
-    """Seed of the random masks and of the bootstrap."""
-    on_bad_image: BadImage = "refuse"
-    """What to do about unreadable or misshapen images: refuse the data set, or skip them and list them."""
-    cache: str = "auto"
-    """Folder for rendered synthetic faces and compiled programs; auto: `cache` beside --out; none: keep nothing."""
-    pictures: int = 5
-    """Persons shown in the picture grid."""
-    report: str = ""
-    """Where the self-contained report goes. Default: report.html in --out."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(len(self.targets) > 0, "--targets needs at least one recogniser.")
-        require(len(self.cloaks) > 0, "--cloaks needs at least one run folder.")
-        require_seed(self.seed)
-        require(self.norm > 0, "--norm must be more than 0.")
-        require(self.bootstrap >= 100, "--bootstrap must be at least 100.")
-        require(self.pictures >= 1, "--pictures must be at least 1.")
-        require(self.max_distractors >= 0, "--max-distractors must be 0 or more.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

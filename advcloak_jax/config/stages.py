@@ -8,6 +8,9 @@ from advcloak_jax.config.training import TrainConfig
 
 Subspace = Literal["plain", "affine-hull", "class-centre", "convex-hull"]
 Distance = Literal["cosine", "euclidean"]
+Masks = Literal["person", "image"]
+NO_STAGE_ONE = "none"
+"""What --generator says when stage II starts from fresh networks."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,9 +79,12 @@ class PersonConfig(ImageConfig):
 
     run: str = "runs/person"
     generator: str = "runs/image"
-    """Run folder of stage I, whose generator, discriminator and widths this job starts from."""
+    """Run folder of stage I, whose generator, discriminator and widths this job starts from; none: skip stage I and
+    start from fresh networks (Fig. 3c), which needs --surrogate."""
     surrogate: str = ""
     """Run folder of the recogniser to learn against. Default: stage I's."""
+    masks: Masks = "person"
+    """One mask per person, or one per image: image-specific training in stage II's place, to compare with (Fig. 3d)."""
     persons: int = 2
     """Persons per step over all devices; --batch is this times --split.generator-images."""
     subspace: Subspace = "convex-hull"

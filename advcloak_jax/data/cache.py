@@ -20,16 +20,23 @@ _CHUNK = 1 << 24
 def cached_array(path: Path, shape: tuple[int, ...], make: Callable[[], np.ndarray]) -> np.ndarray:
     """The uint8 array stored in `path`, as a read-only memory map; made by `make` and stored when it is not there.
 
-    The file is a .npy followed by the CRC-32 of all before it, read through once at each opening (about a second per
-    GiB), so that a torn, altered or foreign file is noticed and made again instead of being trained on.
-    `make` must return `shape` in uint8. Raises UserError when the file cannot be written.
+    `make` must return `shape` in uint8. A damaged or foreign file is made again, with a warning.
+    Raises UserError when the file cannot be written.
     """
+    kept = read_array(path)
+    if kept is not None and kept.shape == shape and kept.dtype == np.uint8:
+        return kept
     if path.exists():
-        kept = _open(path, shape)
-        if kept is not None:
-            return kept
         _log.warning("%s is damaged and is made again", path)
-    array = make()
+    write_array(path, make())
+    return np.load(path, mmap_mode="r")
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Store an array, whole or not at all: a .npy followed by the CRC-32 of all before it.
+
+    Raises UserError when the file cannot be written.
+    """
     try:
         with files.replacing(path) as temporary:
             np.save(temporary, array)
@@ -40,11 +47,13 @@ def cached_array(path: Path, shape: tuple[int, ...], make: Callable[[], np.ndarr
                 os.fsync(handle.fileno())
     except OSError as error:
         raise UserError(f"Cannot write the cache {path}: {error.strerror}; free space or choose another.") from error
-    return np.load(path, mmap_mode="r")
 
 
-def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The stored array, or None when the file is not what `cached_array` wrote for this shape."""
+def read_array(path: Path) -> np.ndarray | None:
+    """What `write_array` stored, as a read-only memory map; None when the file is missing, torn, altered or foreign.
+
+    The file is read through once (about a second per GiB), so that a bad one is noticed instead of being used.
+    """
     try:
         payload = path.stat().st_size - _SUM_BYTES
         with path.open("rb") as handle:
@@ -52,10 +61,9 @@ def _open(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
             expected = int.from_bytes(handle.read(), "little")
         if payload < 0 or _crc(path, payload) != expected:
             return None
-        array = np.load(path, mmap_mode="r")
+        return np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return None
-    return array if array.shape == shape and array.dtype == np.uint8 else None
 
 
 def _crc(path: Path, size: int) -> int:

@@ -15,7 +15,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 Format = Literal["png", "svg"]
 _SAME, _DIFFERENT = "#1b7f5c", "#c2571a"
-_COLOURS = ("#2458a6", "#c2571a", "#1b7f5c", "#8a3ea3", "#7a6a00", "#5c5c66")
+COLOURS = ("#2458a6", "#c2571a", "#1b7f5c", "#8a3ea3", "#7a6a00", "#5c5c66")
 
 
 class Curve(NamedTuple):
@@ -33,7 +33,7 @@ def loss_curves(title: str, curves: Sequence[Curve], *, form: Format = "png") ->
     for i, curve in enumerate(curves):
         steps, values = np.asarray(curve.steps, float), np.asarray(curve.values, float)
         steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
-        colour, window = _COLOURS[i % len(_COLOURS)], len(values) // 50
+        colour, window = COLOURS[i % len(COLOURS)], len(values) // 50
         if window >= 2:
             axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
             # "valid" drops window - 1 points; each mean is drawn at the middle of its window.
@@ -42,10 +42,10 @@ def loss_curves(title: str, curves: Sequence[Curve], *, form: Format = "png") ->
         axes.plot(steps, values, color=colour, linewidth=1.6, label=curve.name, marker="." if len(steps) < 3 else "")
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("step", fontsize=9)
-    _tidy(axes)
+    tidy(axes)
     if curves:
         axes.legend(fontsize=8, frameon=False)
-    return _save(figure, form)
+    return save(figure, form)
 
 
 def cosine_histogram(
@@ -73,9 +73,9 @@ def cosine_histogram(
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("cosine similarity", fontsize=9)
     axes.set_ylabel("% of pairs", fontsize=9)
-    _tidy(axes)
+    tidy(axes)
     axes.legend(fontsize=8, frameon=False)
-    return _save(figure, form)
+    return save(figure, form)
 
 
 def roc_curves(
@@ -90,15 +90,15 @@ def roc_curves(
     axes = figure.subplots()
     for i, (name, far, tar) in enumerate(curves):
         # A stair: between two corners with false accepts in common the lower one's rate is what can be had.
-        axes.step(np.maximum(far, smallest), tar, where="post", color=_COLOURS[i % len(_COLOURS)], label=name)
+        axes.step(np.maximum(far, smallest), tar, where="post", color=COLOURS[i % len(COLOURS)], label=name)
     guess = np.geomspace(smallest, 1, 100)
     axes.plot(guess, guess, color="#333333", linewidth=1, linestyle=":", label="guessing")
     axes.set(xscale="log", xlim=(smallest, 1), ylim=(0, 1.01))
     axes.set_xlabel("false accept rate", fontsize=9)
     axes.set_ylabel("true accept rate", fontsize=9)
-    _tidy(axes)
+    tidy(axes)
     axes.legend(fontsize=8, frameon=False, loc="lower right")
-    return _save(figure, form)
+    return save(figure, form)
 
 
 def amplification(masks: np.ndarray) -> int:
@@ -145,16 +145,18 @@ def face_grid(
             axes.spines[:].set_visible(False)
             if column == 0 and names:
                 axes.set_ylabel(names[row], fontsize=8)
-    return _save(figure, form)
+    return save(figure, form)
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """The look that all plots share."""
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.5)
 
 
-def _save(figure: Figure, form: Format) -> bytes:
+def save(figure: Figure, form: Format) -> bytes:
+    """The figure as a file's bytes, the same for the same figure."""
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
     # Without the date and version of the making, the same figures give the same bytes.

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import importlib.metadata
 import math
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from advcloak_jax import fingerprint
 from advcloak_jax.errors import UserError
 from advcloak_jax.evaluation.onnx_spec import OnnxSpec
 from advcloak_jax.evaluation.targets import pad, require_faces
@@ -64,6 +66,14 @@ class OnnxTarget:
             self._spec, mean=convention.mean, std=convention.std, channels=convention.channels
         )
         return other
+
+    def fingerprint(self) -> str | None:
+        """Hash of the file, of how it is fed and of what runs it; None when its weights are in other files."""
+        if _EXTERNAL_WEIGHTS in self._spec.path.read_bytes():
+            return None
+        fed = dataclasses.asdict(self._spec) | {"path": fingerprint.of_file(self._spec.path), "name": ""}
+        runs = [importlib.metadata.version("onnxruntime"), self._session.get_providers()]
+        return fingerprint.of_value([fed, runs, fingerprint.of_code(__name__)])
 
     def parameters(self) -> int | None:
         """Numbers in the file's initialisers, or None when the onnx package, which reads them, is not installed."""
@@ -123,6 +133,8 @@ def _takes_rgb(shape: list[Any], layout: str) -> bool:
     )
 
 
+# The key under which ONNX names the file of a tensor's external data: a string field of ten bytes in the file.
+_EXTERNAL_WEIGHTS = b"\n\x08location"
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 

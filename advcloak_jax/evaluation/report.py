@@ -6,7 +6,9 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from advcloak_jax.evaluation.tables import AVERAGE, Difference, Estimate, ProtectionRow, number
+from advcloak_jax.evaluation.cost import Cost
+from advcloak_jax.evaluation.layouts import KINDS, grouped
+from advcloak_jax.evaluation.tables import MEANS, Difference, Estimate, ProtectionRow, number, targets_of
 
 NO_GUARANTEE = (
     "The rates hold for these recognisers, these people and this number of distractors. A stronger recogniser, one "
@@ -60,6 +62,7 @@ class Report:
     facts: Sequence[tuple[str, str]] = ()
     protection: Sequence[ProtectionRow] = ()
     differences: Sequence[Difference] = ()
+    costs: Sequence[Cost] = ()
     notes: Sequence[str] = ()
     faces: Sequence[Picture] = ()
     recognizers: Sequence[RecognizerRow] = ()
@@ -75,6 +78,7 @@ def build_report(report: Report) -> str:
     parts = [
         _section("Protection", _protection(report.protection) + _paragraphs(report.notes)) if report.protection else "",
         _section("Differences", _differences(report.differences)) if report.differences else "",
+        _section("Cost", _costs(report.costs)) if report.costs else "",
         _section("Faces", _pictures(report.faces)) if report.faces else "",
         _section("What a cloak does not guarantee", _list(report.no_guarantee)) if report.no_guarantee else "",
         _section("Recognisers", _recognizers(report.recognizers) + _pictures(report.histograms, "plots"))
@@ -95,45 +99,83 @@ def build_report(report: Report) -> str:
 
 
 def _protection(rows: Sequence[ProtectionRow]) -> str:
-    targets = rows[0].rates
+    columns = {name: ks for row in rows for name, ks in row.rates.items()}
+    columns = {name: columns[name] for name in (*MEANS, *targets_of(rows)) if name in columns}
     quality = any(row.ssim is not None or row.psnr is not None for row in rows)
     names = "".join(
-        f'<th colspan={len(per_k)} class="group{" average" * (name == AVERAGE)}">{_text(name)}</th>'
-        for name, per_k in targets.items()
+        f'<th colspan={len(per_k)} class="group{" average" * (name in MEANS)}">{_text(name)}</th>'
+        for name, per_k in columns.items()
     )
     ranks = "".join(
-        f'<th class="{"first" * (i == 0)}{" average" * (name == AVERAGE)}">top-{k}</th>'
-        for name, per_k in targets.items()
+        f'<th class="{"first" * (i == 0)}{" average" * (name in MEANS)}">top-{k}</th>'
+        for name, per_k in columns.items()
         for i, k in enumerate(per_k)
     )
     head = f"<tr><th rowspan=2>Method</th>{names}"
     head += "<th rowspan=2 class=first>SSIM</th><th rowspan=2>PSNR, dB</th>" * quality + f"</tr><tr>{ranks}</tr>"
     body = ""
-    for row in rows:
-        cells = "".join(
-            f'<td class="{"first" * (i == 0)}{" average" * (name == AVERAGE)}">{_estimate(estimate)}</td>'
-            for name, per_k in row.rates.items()
-            for i, estimate in enumerate(per_k.values())
-        )
-        cells += f"<td class=first>{number(row.ssim, 3)}</td><td>{number(row.psnr, 1)}</td>" * quality
-        body += f"<tr><th>{_text(row.method)}</th>{cells}</tr>"
+    for source, kind, found in grouped(rows):
+        body += f'<tr><th class="source">{_text(source)}, {KINDS[kind]}</th></tr>' if source else ""
+        body += "".join(_protection_row(row, columns, quality) for row in found)
+    missing = any(name not in row.rates for row in rows for name in columns)
     return (
         _table(head, body, "rates")
         + "<p class=small>Protection success rate in percent (100 &minus; top-k accuracy of the "
-        "recogniser): higher protects better. In brackets: 95 % bootstrap interval over persons.</p>"
+        "recogniser): higher protects better. In brackets: 95 % bootstrap interval over persons."
+        + (
+            " A dash: the recogniser is the row&#39;s own surrogate and counts in no average of its; rows of different "
+            "source models are compared by the average over the black boxes of all rows."
+            if missing
+            else ""
+        )
+        + "</p>"
     )
+
+
+def _protection_row(row: ProtectionRow, columns: Mapping[str, Mapping[int, Estimate]], quality: bool) -> str:
+    cells = "".join(
+        f'<td class="{"first" * (i == 0)}{" average" * (name in MEANS)}">'
+        f"{_estimate(row.rates[name][k]) if name in row.rates else '-'}</td>"
+        for name, per_k in columns.items()
+        for i, k in enumerate(per_k)
+    )
+    cells += f"<td class=first>{number(row.ssim, 3)}</td><td>{number(row.psnr, 1)}</td>" * quality
+    return f"<tr><th>{_text(row.method)}</th>{cells}</tr>"
 
 
 def _differences(rows: Sequence[Difference]) -> str:
-    head = "<tr><th>Compared</th><th>Target</th><th>Rank</th><th>Difference, points</th></tr>"
-    body = "".join(
-        f"<tr><th>{_text(row.method)} &minus; {_text(row.baseline)}</th><td>{_text(row.target)}</td>"
-        f"<td>top-{row.k}</td><td>{_estimate(row.estimate, '+.1f')}</td></tr>"
-        for row in rows
-    )
+    """A line per comparison and rank; the targets side by side, the average first."""
+    found: dict[tuple[str, str, str, int], dict[str, Estimate]] = {}
+    for row in rows:
+        found.setdefault((row.source, row.method, row.baseline, row.k), {})[row.target] = row.estimate
+    targets = list(dict.fromkeys(row.target for row in rows))
+    sources = any(row.source for row in rows)
+    head = "<tr><th>Compared</th>" + "<th>Source model</th>" * sources + "<th>Rank</th>"
+    head += "".join(f"<th>{_text(target)}</th>" for target in targets) + "</tr>"
+    body = ""
+    for (source, method, baseline, k), estimates in found.items():
+        cells = f"<td>{_text(source)}</td>" * sources + f"<td>top-{k}</td>"
+        cells += "".join(
+            f"<td>{_estimate(estimates[target], '+.1f') if target in estimates else '-'}</td>" for target in targets
+        )
+        body += f"<tr><th>{_text(method)} &minus; {_text(baseline)}</th>{cells}</tr>"
     return _table(head, body) + (
-        "<p class=small>Paired over the same persons. Where the interval includes 0, the data do not tell the two "
-        "apart.</p>"
+        "<p class=small>Percentage points, paired over the same persons. Where the interval includes 0, the data do "
+        "not tell the two apart.</p>"
+    )
+
+
+def _costs(rows: Sequence[Cost]) -> str:
+    head = "<tr><th>Type of mask</th><th>Method</th><th>Source model</th><th>First call, s</th>"
+    head += "<th>Per person, s</th><th>Per image, s</th></tr>"
+    body = ""
+    for kind, title in KINDS.items():
+        for row in (row for row in rows if row.kind == kind):
+            cells = "".join(f"<td>{number(x, 4)}</td>" for x in (row.first_call, row.per_person, row.per_image))
+            body += f"<tr><th>{title}</th><td>{_text(row.method)}</td><td>{_text(row.source)}</td>{cells}</tr>"
+    return _table(head, body) + (
+        "<p class=small>The first call makes the masks of a few persons and compiles; the others are the same call "
+        "again, per person, and putting a mask on a photo, for image-specific masks with making it.</p>"
     )
 
 
@@ -240,6 +282,7 @@ thead th:first-child:not(.first) { position: sticky; left: 0; background: var(--
 .rates thead th { text-align: right; }
 .rates thead tr:first-child th:first-child { text-align: left; }
 .rates thead th.group { text-align: center; color: var(--ink); }
+.rates th.source { color: var(--mark); padding-top: .8rem; }
 .rates small { display: block; }
 .group, .first { border-left: 1px solid var(--line); }
 .average { background: var(--tint); }

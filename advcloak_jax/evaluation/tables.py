@@ -11,6 +11,9 @@ from advcloak_jax.evaluation import bootstrap
 from advcloak_jax.evaluation.identification import protection
 
 AVERAGE = "average"
+COMMON = "average, black boxes of all rows"
+MEANS = (AVERAGE, COMMON)
+RANKS = (1, 5, 10)
 
 
 class Estimate(NamedTuple):
@@ -24,13 +27,18 @@ class Estimate(NamedTuple):
 class ProtectionRow(NamedTuple):
     """One method. `rates`: target -> rank k -> protection rate in percent; `AVERAGE`, of several targets, comes first.
 
-    ssim and psnr [dB]: means over the protected test images, None for the unprotected row.
+    A target that is the row's own surrogate is missing, and not in the average either; where rows differ in that,
+    `COMMON` is the average over the targets that are black boxes for all of them, which can be compared between rows.
+    ssim and psnr [dB]: means over the protected test images, None for the unprotected row. source: the model that the
+    masks were made against; kind: of masks; both empty for rows that need none.
     """
 
     method: str
     rates: Mapping[str, Mapping[int, Estimate]]
     ssim: float | None = None
     psnr: float | None = None
+    source: str = ""
+    kind: str = ""
 
 
 class Difference(NamedTuple):
@@ -41,6 +49,7 @@ class Difference(NamedTuple):
     target: str
     k: int
     estimate: Estimate
+    source: str = ""
 
 
 Ranks = Mapping[str, np.ndarray]  # target -> [P, T, T] int32 from identification.ranks
@@ -50,57 +59,63 @@ def protection_row(
     method: str,
     ranks: Ranks,
     *,
-    ks: Sequence[int] = (1, 5, 10),
+    ks: Sequence[int] = RANKS,
+    common: Sequence[str] = (),
     seed: int = 0,
+    samples: int = 2000,
     ssim: float | None = None,
     psnr: float | None = None,
+    source: str = "",
+    kind: str = "",
 ) -> ProtectionRow:
     """Rates of one method on every target and, where there are several, on average; with intervals over persons.
 
     ranks: per target, of the same persons in the same order. The average is taken per person before resampling,
-    because a person's luck is shared by the targets.
+    because a person's luck is shared by the targets. common: targets of the `COMMON` average, none for no such average.
     """
+    per_person = _per_person(ranks, ks)
+    if len(ranks) == 1 and not common:
+        del per_person[AVERAGE]
+    if common:
+        average = _average({target: per_person[target] for target in common}, ks)
+        per_person = {name: per_person[name] for name in per_person if name == AVERAGE} | {COMMON: average} | per_person
     rates = {
         target: {
-            k: Estimate(float(values.mean()), *bootstrap.interval(values, seed=seed)) for k, values in per_k.items()
+            k: Estimate(float(values.mean()), *bootstrap.interval(values, seed=seed, samples=samples))
+            for k, values in per_k.items()
         }
-        for target, per_k in _per_person(ranks, ks).items()
-        if target != AVERAGE or len(ranks) > 1
+        for target, per_k in per_person.items()
     }
-    return ProtectionRow(method, rates, ssim, psnr)
+    return ProtectionRow(method, rates, ssim, psnr, source, kind)
 
 
 def difference(
-    method: str, ranks: Ranks, baseline: str, baseline_ranks: Ranks, *, k: int = 1, target: str = AVERAGE, seed: int = 0
+    method: str,
+    ranks: Ranks,
+    baseline: str,
+    baseline_ranks: Ranks,
+    *,
+    k: int = 1,
+    target: str = AVERAGE,
+    seed: int = 0,
+    samples: int = 2000,
+    source: str = "",
 ) -> Difference:
-    """Paired comparison of two methods on one target or, by default, on their average."""
-    ours, theirs = (_per_person(one, (k,))[target][k] for one in (ranks, baseline_ranks))
-    return Difference(method, baseline, target, k, Estimate(*bootstrap.paired_difference(ours, theirs, seed=seed)))
-
-
-def text_table(rows: Sequence[ProtectionRow]) -> str:
-    """Aligned columns for a terminal, one block a target: protection rate in percent and, in brackets, its interval."""
-    ks = list(next(iter(rows[0].rates.values())))
-    lines = [["Protection rate, %", *(f"top-{k}" for k in ks), "SSIM", "PSNR, dB"]]
-    for target in rows[0].rates:
-        lines.append([target])
-        for row in rows:
-            rates = [f"{e.value:.1f} [{e.low:.1f}, {e.high:.1f}]" for e in row.rates[target].values()]
-            lines.append([f"  {row.method}", *rates, number(row.ssim, 3), number(row.psnr, 1)])
-    widths = [max(len(line[i]) for line in lines if len(line) > i) for i in range(len(lines[0]))]
-    texts = [
-        "  ".join(
-            f"{cell:{'>' if i else '<'}{width}}" for i, (cell, width) in enumerate(zip(line, widths, strict=False))
-        )
-        for line in lines
-    ]
-    return "\n".join(text.rstrip() for text in texts)
+    """Paired comparison of two methods on one target or, by default, on the average of the targets that both have."""
+    shared = [name for name in ranks if name in baseline_ranks]
+    ours, theirs = (
+        _per_person({name: one[name] for name in shared}, (k,))[target][k] for one in (ranks, baseline_ranks)
+    )
+    found = Estimate(*bootstrap.paired_difference(ours, theirs, seed=seed, samples=samples))
+    return Difference(method, baseline, target, k, found, source)
 
 
 def to_json(rows: Sequence[ProtectionRow]) -> list[dict[str, Any]]:
     """The rows as nested dictionaries, ready for `json.dumps`."""
     return [
         {
+            "source": row.source,
+            "kind": row.kind,
             "method": row.method,
             "protection": {
                 target: {f"top{k}": estimate._asdict() for k, estimate in per_k.items()}
@@ -114,14 +129,27 @@ def to_json(rows: Sequence[ProtectionRow]) -> list[dict[str, Any]]:
 
 
 def to_csv(rows: Sequence[ProtectionRow]) -> str:
-    """One line per method, target and rank, unrounded."""
+    """One line per row, target and rank, unrounded."""
+    lines = [
+        [row.source, row.kind, row.method, target, k, *estimate, row.ssim, row.psnr]
+        for row in rows
+        for target, per_k in row.rates.items()
+        for k, estimate in per_k.items()
+    ]
+    return csv_text(["source", "kind", "method", "target", "k", "protection", "low", "high", "ssim", "psnr"], lines)
+
+
+def differences_csv(rows: Sequence[Difference]) -> str:
+    """One line per comparison, target and rank, unrounded."""
+    lines = [[row.source, row.method, row.baseline, row.target, row.k, *row.estimate] for row in rows]
+    return csv_text(["source", "method", "baseline", "target", "k", "difference", "low", "high"], lines)
+
+
+def csv_text(head: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
+    """A CSV file's text; None is an empty cell."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["method", "target", "k", "protection", "low", "high", "ssim", "psnr"])
-    for row in rows:
-        for target, per_k in row.rates.items():
-            for k, estimate in per_k.items():
-                writer.writerow([row.method, target, k, *estimate, row.ssim, row.psnr])
+    writer.writerows([head, *lines])
     return out.getvalue()
 
 
@@ -130,8 +158,16 @@ def number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def targets_of(rows: Sequence[ProtectionRow]) -> list[str]:
+    """Names of all targets, without the averages, in the order of the row that has most."""
+    return [name for name in max(rows, key=lambda row: len(row.rates)).rates if name not in MEANS]
+
+
 def _per_person(ranks: Ranks, ks: Sequence[int]) -> dict[str, dict[int, np.ndarray]]:
     """Protection rate of each person, target -> k -> [P], with their average first."""
     rates = {target: {k: protection(one, k) for k in ks} for target, one in ranks.items()}
-    average = {k: np.mean([per_k[k] for per_k in rates.values()], axis=0) for k in ks}
-    return {AVERAGE: average} | rates
+    return {AVERAGE: _average(rates, ks)} | rates
+
+
+def _average(rates: Mapping[str, Mapping[int, np.ndarray]], ks: Sequence[int]) -> dict[int, np.ndarray]:
+    return {k: np.mean([per_k[k] for per_k in rates.values()], axis=0) for k in ks}

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from advcloak_jax import fingerprint
 from advcloak_jax.data.rows import Images
 from advcloak_jax.images import to_unit
 from advcloak_jax.recognizers.convention import Convention
@@ -20,6 +21,10 @@ class Target(Protocol):
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """[B, H, W, 3] uint8 RGB -> [B, d] float32 of unit norm."""
+        ...
+
+    def fingerprint(self) -> str | None:
+        """Hash of everything that decides the embeddings; None when nothing can tell that it is still the same."""
         ...
 
 
@@ -49,6 +54,11 @@ class FlaxTarget:
     def with_convention(self, convention: Convention) -> "FlaxTarget":
         """The same network and variables, fed otherwise; compiled anew."""
         return FlaxTarget(self.name, self._module.clone(convention=convention), self._variables, self._batch)
+
+    def fingerprint(self) -> str:
+        """Hash of the network, its variables and the code that runs it."""
+        code = [fingerprint.of_code(type(self._module).__module__), fingerprint.of_code(__name__)]
+        return fingerprint.of_value([repr(self._module), fingerprint.of_tree(self._variables), code])
 
     def embed(self, images: Images) -> np.ndarray:
         """[B, H, W, 3] uint8 RGB -> [B, d] float32 of unit norm. Raises ValueError for no or other images.

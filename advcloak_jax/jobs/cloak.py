@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from advcloak_jax import images, subspace
 from advcloak_jax.cloaks.averaged import person_masks
-from advcloak_jax.config import GeneratorConfig, ImageConfig, PersonConfig
+from advcloak_jax.config import NO_STAGE_ONE, GeneratorConfig, ImageConfig, PersonConfig
 from advcloak_jax.data import order, splits
 from advcloak_jax.data.faceset import FaceSet
 from advcloak_jax.data.rows import Chosen, Images
@@ -29,7 +29,6 @@ from advcloak_jax.training.accumulate import Parts
 from advcloak_jax.training.feed import Feed
 from advcloak_jax.training.feed_choice import make_feed
 from advcloak_jax.training.loop import Job
-from advcloak_jax.training.runs import Run
 
 _log = logging.getLogger("advcloak_jax")
 
@@ -115,6 +114,12 @@ def _gan(config: ImageConfig, batch: int, parts: Parts) -> steps.Gan:
     )
 
 
+def _fresh(gan: steps.Gan, config: ImageConfig, key: jax.Array) -> state.GanState:
+    """Networks of new weights."""
+    make = jax.jit(lambda key: state.init_gan(gan.generator, gan.discriminator, config.image_size, gan.optimiser, key))
+    return make(key)
+
+
 def load_surrogate(config: GeneratorConfig) -> Recognizer:
     """The recogniser that a generator learns against."""
     found = inputs.load_recognizer(config.surrogate, "--surrogate", dtype=config.dtype).recognizer
@@ -171,9 +176,7 @@ def build_image(config: ImageConfig, faces: FaceSet, split: Split) -> Job:
     surrogate = load_surrogate(config)
     gan = _gan(config, config.batch, parallel.parts_of(config.accumulate, config.batch, devices, "--batch"))
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    initial = jax.jit(
-        lambda key: state.init_gan(gan.generator, gan.discriminator, config.image_size, gan.optimiser, key)
-    )(init_key)
+    initial = _fresh(gan, config, init_key)
     total = config.steps or max(1, round(config.epochs * len(chosen) / config.batch))
     feed = image_feed(config, Chosen(faces.images, chosen), surrogate, devices, total)
     resident = Resident(feed.rows, *parallel.reside((surrogate.variables, step_key), devices, config.parallel))
@@ -204,7 +207,9 @@ def build_image(config: ImageConfig, faces: FaceSet, split: Split) -> Job:
 
 
 def build_person(config: PersonConfig, faces: FaceSet, split: Split) -> Job:
-    """Stage II on `split.generator_images`, from stage I's networks; persons in a fixed order, as published."""
+    """Stage II on `split.generator_images`, from stage I's networks or fresh ones; persons in a fixed order, as
+    published.
+    """
     persons, per_person = split.generator_images.shape
     if persons < config.persons:
         raise UserError(f"--persons {config.persons} is more than the {persons} of --split.generator; lower it.")
@@ -212,10 +217,12 @@ def build_person(config: PersonConfig, faces: FaceSet, split: Split) -> Job:
     surrogate = load_surrogate(config)
     parts = parallel.parts_of(config.accumulate, config.persons, devices, "--persons")
     gan = _gan(config, config.persons * per_person, parts)
-    stage_one: Run = inputs.read_run_of("image", config.generator, "--generator")
-    loaded = inputs.load_gan(stage_one)
-    initial = state.start_gan(loaded["generator"], loaded["discriminator"], gan.optimiser)
-    _, step_key = jax.random.split(jax.random.key(config.seed))
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    if config.generator == NO_STAGE_ONE:
+        initial = _fresh(gan, config, init_key)
+    else:
+        loaded = inputs.load_gan(inputs.read_run_of("image", config.generator, "--generator"))
+        initial = state.start_gan(loaded["generator"], loaded["discriminator"], gan.optimiser)
 
     flat = Chosen(faces.images, split.generator_images.reshape(-1))
     flat_embeddings = FlaxTarget("surrogate", surrogate.module, surrogate.variables).embed(flat)
@@ -267,7 +274,7 @@ def build_person(config: PersonConfig, faces: FaceSet, split: Split) -> Job:
         state=parallel.replicate(initial, devices),
         advance=advance,
         validate=validation,
-        rank=lambda metrics: -metrics["validation_person"],
+        rank=lambda metrics: -metrics[f"validation_{config.masks}"],
         picture=validation.picture,
         columns=COLUMNS,
         feed=feed,

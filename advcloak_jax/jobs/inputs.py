@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from advcloak_jax.config import (
+    NO_STAGE_ONE,
     BadImage,
     GeneratorConfig,
     ImageConfig,
@@ -43,7 +44,10 @@ def resolve(config: Config) -> Config:
     Raises UserError when that run is of another job or is not there, or when a flag asks for what that run has fixed.
     """
     given = config
-    if isinstance(config, PersonConfig):
+    fresh = isinstance(config, PersonConfig) and config.generator == NO_STAGE_ONE
+    if fresh and not config.surrogate:
+        raise UserError("--surrogate is needed: with --generator none no stage I tells which one to learn against.")
+    if isinstance(config, PersonConfig) and not fresh:
         earlier: TrainConfig = read_run_of("image", config.generator, "--generator").config
         assert isinstance(earlier, ImageConfig)
         config = dataclasses.replace(
@@ -62,15 +66,21 @@ def resolve(config: Config) -> Config:
     elif is_imported(Path(config.surrogate)):
         if not config.data:
             raise UserError(f"--data is needed: {config.surrogate} is imported and brings no faces.")
-        return config
+        return _with_batch(config)
     else:
         earlier = read_run_of("recognizer", config.surrogate, "--surrogate").config
     config = dataclasses.replace(config, image_size=earlier.image_size)
     if not config.data:
         config = dataclasses.replace(config, data=earlier.data, split=earlier.split, on_bad_image=earlier.on_bad_image)
-    if isinstance(config, PersonConfig):
-        config = dataclasses.replace(config, batch=config.persons * config.split.generator_images)
+    config = _with_batch(config)
     _refuse_overruled(given, config)
+    return config
+
+
+def _with_batch(config: Config) -> Config:
+    """Stage II's images per step follow from its persons."""
+    if isinstance(config, PersonConfig):
+        return dataclasses.replace(config, batch=config.persons * config.split.generator_images)
     return config
 
 

@@ -10,7 +10,9 @@ import numpy as np
 from advcloak_jax import presets, settings
 from advcloak_jax.config import TableConfig
 from advcloak_jax.evaluation import figures, tables
+from advcloak_jax.evaluation.cost import Cost
 from advcloak_jax.evaluation.report import Picture, RecognizerRow, Report, Setting, build_report
+from advcloak_jax.jobs.measure import Worn
 from advcloak_jax.training import runs
 from advcloak_jax.training.metrics import read_metrics
 from advcloak_jax.training.runs import Run
@@ -18,23 +20,28 @@ from advcloak_jax.training.runs import Run
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Result:
-    """Everything measured. summaries: (recogniser, role, verification.summary) on protected persons' clean images."""
+    """Everything measured. summaries: (recogniser, role, verification.summary) on protected persons' clean images.
+
+    recogniser_folders: runs of the recognisers that were trained here. account: what the store computed and took;
+    not_kept: targets whose embeddings it cannot keep.
+    """
 
     config: TableConfig
     cloak_runs: Sequence[Run]
-    target_folders: Sequence[Path]
+    recogniser_folders: Sequence[Path]
     rows: Sequence[tables.ProtectionRow]
     differences: Sequence[tables.Difference]
     summaries: Sequence[tuple[str, str, Mapping[str, Any]]]
     facts: Sequence[tuple[str, str]]
-    seconds_per_person: Mapping[str, float]
+    costs: Sequence[Cost]
+    account: Mapping[str, Mapping[str, Sequence[str]]]
+    not_kept: Sequence[str]
 
 
-def picture_grid(worn: Mapping[str, Any], test: np.ndarray, persons: int) -> bytes:
-    """PNG of original, mask and protected image of the first persons, for the last method."""
-    name = list(worn)[-1]
+def picture_grid(worn: Worn, test: np.ndarray, persons: int) -> bytes:
+    """PNG of original, mask and protected image of the first persons."""
     count = min(persons, len(test))
-    return figures.face_grid(test[:count, 0], worn[name].masks[:count], worn[name].protected[:count, 0])
+    return figures.face_grid(test[:count, 0], worn.masks[:count], worn.protected[:count, 0])
 
 
 def to_json(result: Result, seconds: float) -> dict[str, Any]:
@@ -44,7 +51,8 @@ def to_json(result: Result, seconds: float) -> dict[str, Any]:
         "settings": settings.to_dict(result.config),
         "facts": dict(result.facts),
         "seconds": round(seconds, 1),
-        "mask_seconds_per_person_first_call": {name: round(s, 4) for name, s in result.seconds_per_person.items()},
+        "costs": [one._asdict() for one in result.costs if result.config.timed],
+        "cache": {**result.account, "not kept": list(result.not_kept)},
         "protection": tables.to_json(result.rows),
         "differences": [{**one._asdict(), "estimate": one.estimate._asdict()} for one in result.differences],
         "recognisers": [
@@ -61,12 +69,13 @@ def build(result: Result, grid: bytes, seconds: float) -> str:
         Report(
             title="AdvCloak-JAX: protection against recognisers that no cloak was trained on",
             lead=(
-                "Each protected person wears one mask on every photo. A recogniser is given the protected photo and "
+                "Each protected person wears a mask on every photo. A recogniser is given the protected photo and "
                 "looks for the person among one clean photo of theirs and the distractors."
             ),
             facts=[*result.facts, ("Seconds", f"{seconds:.0f}")],
             protection=result.rows,
             differences=result.differences,
+            costs=result.costs if result.config.timed else (),
             notes=_notes(),
             faces=[
                 Picture(image=grid, caption=f"{method}, one person a row", alt="original, mask and protected faces")
@@ -89,8 +98,8 @@ def build(result: Result, grid: bytes, seconds: float) -> str:
 def _notes() -> list[str]:
     return [
         "Unprotected is the same protocol without a mask. Random mask is independent normal noise of the same norm, "
-        "one per person. AdvFaces+ averages stage I's masks over the person's images; AdvCloak's generator learnt in "
-        "stage II to make one mask per person.",
+        "one per person. AdvFaces makes a mask for each image, AdvFaces+ averages them over the person's images; "
+        "AdvCloak's generator learnt in stage II to make one mask per person. All masks have the same L2 norm.",
     ]
 
 
@@ -101,7 +110,7 @@ def _curves(result: Result) -> list[Picture]:
         "gan": (("discriminator", "gan"), ("adversarial", "validation_image", "validation_person"), ("norm",)),
     }
     pictures = []
-    for folder in [*result.target_folders, *(run.folder for run in result.cloak_runs)]:
+    for folder in [*result.recogniser_folders, *(run.folder for run in result.cloak_runs)]:
         rows = read_metrics(folder)
         kind = "recognizer" if runs.read_run(folder).job == "recognizer" else "gan"
         for names in panels[kind]:
@@ -118,7 +127,7 @@ def _curves(result: Result) -> list[Picture]:
 
 def _settings(result: Result) -> list[Setting]:
     found = []
-    for folder in [*result.target_folders, *(run.folder for run in result.cloak_runs)]:
+    for folder in [*result.recogniser_folders, *(run.folder for run in result.cloak_runs)]:
         for name, paper, value in presets.changes(runs.read_run(folder).config):
             found.append(Setting(name=f"{folder.name}: {name}", value=str(value), paper=str(paper)))
     return found

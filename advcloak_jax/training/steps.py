@@ -198,8 +198,10 @@ def person_step(
 ) -> Callable[[GanState, PersonBatch], tuple[GanState, Metrics]]:
     """Stage II: one mask per person, pushed away from the person's feature subspace (Eq. 11, 13, 15-19).
 
-    With the convex hull, the class centre stands in for the first `warmup_steps` steps.
+    With the convex hull, the class centre stands in for the first `warmup_steps` steps. With masks "image" each image
+    keeps its own mask, and everything else is the same.
     """
+    per_image = settings.masks == "image"
 
     def reference(originals: Originals, adversarial: jax.Array, step: jax.Array) -> jax.Array:
         """Point each adversarial embedding [p, n, d] is pushed away from, a constant of the backward pass."""
@@ -229,16 +231,19 @@ def person_step(
         def by_person(values: jax.Array) -> jax.Array:
             return values.reshape(-1, per_person, *values.shape[1:])
 
+        def make_masks(raw: jax.Array) -> jax.Array:
+            return raw if per_image else images.aggregate(by_person(raw))
+
         def adversarial(protected: jax.Array, originals: Originals) -> jax.Array:
             embeddings = by_person(embed(protected))
             return distance_loss(embeddings, reference(originals, embeddings, state.step))
 
         def spread(masks: jax.Array) -> jax.Array:
-            return jnp.repeat(masks, per_person, axis=0)
+            return masks if per_image else jnp.repeat(masks, per_person, axis=0)
 
         labels = losses.soft_labels(batch.key, batch.positions, gan.global_batch)
         share = _Share(flat, labels, (batch.embeddings, batch.spaces))
-        return _gan_step(gan, state, share, lambda raw: images.aggregate(by_person(raw)), spread, adversarial)
+        return _gan_step(gan, state, share, make_masks, spread, adversarial)
 
     return step
 
