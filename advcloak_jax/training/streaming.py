@@ -50,6 +50,8 @@ def pipeline(calls: Calls, workers: int, finish: Callable[[dict[str, np.ndarray]
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain's processes read flags of absl, whose command line is not ours
         read = read.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1))
+        # What comes is shared memory, which should go back before a device array that lives on refers to it.
+        read = read.map(lambda call: {name: np.array(value) for name, value in call.items()})
     placed = grain.experimental.ThreadPrefetchIterDataset(read.map(finish), prefetch_buffer_size=READ_AHEAD)
     return iter(placed)
 
