@@ -1,6 +1,8 @@
 """How long training waits for its input, and how many faces a second each feed gives, at two sizes of set.
 
-usage: python -m benchmarks.feed --large PREPARED_SET [--small PREPARED_SET] [--out benchmarks/results/feed.json]
+usage: python -m benchmarks.feed PART [--large PREPARED_SET] [--small PREPARED_SET] [--out benchmarks/results/feed.json]
+
+Parts are measured one at a time and joined in the file: demo, large, alone.
 
 Training: `train.py recognizer` with a small network, every feed that applies, the share of the time that the loop
 waited for its input. Alone: calls taken one after the other as quickly as they come, with nothing else to do, in a
@@ -23,7 +25,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from advcloak_jax.config import RecognizerConfig, SplitConfig
+from advcloak_jax.config import RecognizerConfig
 from advcloak_jax.data import sources, splits
 from advcloak_jax.data.rows import Chosen
 from advcloak_jax.files import write_json
@@ -33,12 +35,21 @@ from advcloak_jax.training.metrics import read_metrics
 from advcloak_jax.training.runs import code_version
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
-SPLIT = SplitConfig(
-    protected=1, n_inference=1, n_test=2, generator=1, generator_images=2, validation=10, surrogate=9000
-)
+DEMO_STEPS = 60
+LARGE = [
+    *("--steps", "40", "--steps-per-dispatch", "2", "--log-every", "8", "--checkpoint-every", "40"),
+    *("--architecture", "mobilefacenet", "--width", "0.5", "--embedding-size", "64", "--margin", "cosface"),
+    *("--batch", "64", "--split.protected", "1", "--split.n-inference", "1", "--split.n-test", "2"),
+    *("--split.generator", "1", "--split.generator-images", "2", "--split.validation", "10"),
+    *("--split.surrogate", "9900"),
+]
 ALONE_BATCH, ALONE_STEPS_PER_CALL = 512, 2
-LARGE_BATCH = 64
 WAIT_ALLOWED = 0.01
+SETTINGS = {
+    "demo": f"train.py recognizer --preset demo --steps {DEMO_STEPS} (48x48, batch 64)",
+    "large": f"train.py recognizer {' '.join(LARGE)} (112x112, JPEG)",
+    "alone": f"batches of {ALONE_BATCH} faces of 112x112, {ALONE_STEPS_PER_CALL} steps a call, JPEG",
+}
 
 
 def alone(spec: str, kind: str, workers: int, seconds: float) -> dict[str, Any]:
@@ -100,6 +111,7 @@ def training(spec: list[str], kind: str, flags: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["demo", "large", "alone"], nargs="?", help="what to measure")
     parser.add_argument("--large", type=Path, help="prepared set of some 500,000 images")
     parser.add_argument("--small", type=Path, help="prepared set of a few thousand, to compare memory with")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement alone (default %(default)s)")
@@ -122,23 +134,17 @@ def main() -> None:
         limit = found["faces_per_second"] / ALONE_BATCH * (1 + WAIT_ALLOWED)
         return {"feed": kind, "workers": workers, **found, "steps_per_second_at_1_percent_wait": limit}
 
-    demo = ["--preset", "demo", "--steps", "120", "--checkpoint-every", "120", "--cache", options.cache]
-    results: dict[str, Any] = {
-        "demo": {kind: training(["synthetic:640x20"], kind, demo) for kind in ("resident", "streamed")}
-    }
-    if options.large:
-        large = [
-            *("--steps", "60", "--steps-per-dispatch", "2", "--log-every", "10", "--checkpoint-every", "60"),
-            *("--architecture", "mobilefacenet", "--width", "0.5", "--embedding-size", "64", "--margin", "cosface"),
-            *("--batch", str(LARGE_BATCH), "--cache", options.cache, "--split.protected", str(SPLIT.protected)),
-            *("--split.n-inference", str(SPLIT.n_inference), "--split.n-test", str(SPLIT.n_test)),
-            *("--split.generator", str(SPLIT.generator), "--split.generator-images", str(SPLIT.generator_images)),
-            *("--split.validation", str(SPLIT.validation), "--split.surrogate", str(SPLIT.surrogate)),
-        ]
-        results["large"] = {"streamed": training([f"tfds:{options.large}"], "streamed", large)}
-        results["alone"] = [measured(options.large, "streamed", workers) for workers in (0, 1, 2)]
-    if options.small:
-        results["alone_small"] = [measured(options.small, kind, 0) for kind in ("resident", "streamed")]
+    common = ["--cache", options.cache]
+    results: dict[str, Any]
+    if options.part == "demo":
+        flags = ["--preset", "demo", "--steps", str(DEMO_STEPS), "--checkpoint-every", str(DEMO_STEPS), *common]
+        results = {kind: training(["synthetic:640x20"], kind, flags) for kind in ("resident", "streamed")}
+    elif options.part == "large":
+        results = {"streamed": training([f"tfds:{options.large}"], "streamed", [*LARGE, *common])}
+    else:
+        results = {"large": [measured(options.large, "streamed", workers) for workers in (0, 1, 2)]}
+        if options.small:
+            results["small"] = [measured(options.small, kind, 0) for kind in ("resident", "streamed")]
     print(json.dumps(results, indent=2))
     if options.out:
         device = jax.devices()[0]
@@ -147,13 +153,10 @@ def main() -> None:
             "host": f"{platform.machine()}, {os.cpu_count()} cores",
             "versions": {name: version(name) for name in ("jax", "grain", "array_record", "pillow", "numpy")},
             "code": code_version(),
-            "settings": {
-                "alone": {"batch": ALONE_BATCH, "steps_per_call": ALONE_STEPS_PER_CALL, "image_size": 112},
-                "demo": "train.py recognizer --preset demo --steps 120, 48x48, batch 64",
-                "large": f"mobilefacenet, half width, 112x112, batch {LARGE_BATCH}, JPEG",
-            },
+            "settings": SETTINGS[options.part],
         }
-        write_json(options.out, facts | results)
+        earlier = json.loads(options.out.read_text()) if options.out.exists() else {}
+        write_json(options.out, earlier | {options.part: facts | {"results": results}})
 
 
 def _memory() -> float:
