@@ -42,7 +42,14 @@ def test_resume_starts_what_is_not_there(config: ImageConfig) -> None:
 
 def test_only_harmless_settings_may_change(config: ImageConfig) -> None:
     runs.start_run("image", config)
-    for name, value in {"devices": 1, "parallel": "shard_map", "cache": "x", "keep": 7, "log_every": 10}.items():
+    for name, value in {
+        "devices": 1,
+        "parallel": "shard_map",
+        "cache": "x",
+        "keep": 7,
+        "log_every": 10,
+        "feed": "streamed",
+    }.items():
         runs.start_run("image", resumed(config, **{name: value}))
     changes = {"seed": 1, "learning_rate": 1.0, "steps": 3, "data": ("folder:x",), "split": SplitConfig(protected=3)}
     for name, value in changes.items():

@@ -19,7 +19,9 @@ JOBS: dict[str, type[TrainConfig]] = {
     "universal": UniversalConfig,
 }
 
-FREE_TO_CHANGE = frozenset({"run", "devices", "parallel", "cache", "keep", "log_every", "on_nan"})
+FREE_TO_CHANGE = frozenset(
+    {"run", "devices", "parallel", "feed", "feed_workers", "cache", "keep", "log_every", "on_nan"}
+)
 """Settings that a resumed run may change: none of them alters what is learnt, as long as every loss is a number."""
 
 
