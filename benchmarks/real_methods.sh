@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Every method against published recognisers, each tried on recognisers that it was not made against; then the ablations.
+# 50 persons of FACES/celeba are protected; generators learn on others of it; everybody else distracts.
+# Run it again after an interruption: it goes on, and computes only what is missing.
+# usage: benchmarks/real_methods.sh FACES MODELS OUT
+set -euo pipefail
+cd "$(dirname "$0")/.."
+faces=$1 models=$2 out=$3
+python=${PYTHON:-.venv/bin/python}
+data=(--data "folder:$faces/celeba" "folder:$faces/lfw_grey" --split.protected 50 --split.protected-from "celeba/*"
+  --split.generator 85 --split.generator-from "celeba/*" --split.validation 12 --split.surrogate 0)
+common=(--cache "$out/cache" --resume --steps-per-dispatch 1 --log-every 10 --checkpoint-every 50)
+stage_two=("${common[@]}" --lambda-norm 8 --lambda-adversarial 60 --warmup-epochs 0.5)
+networks=(--generator-width 16 --discriminator-width 16)
+
+import() {
+  [ -d "$out/$1" ] || "$python" -m advcloak_jax.recognizers.import_weights "$models/$2" --run "$out/$1" --name "$3"
+}
+import y1 mobilefacenet_y1/model-symbol.json "MobileFaceNet y1 (MS1M)"
+import v2 mobileface_v2/MobileFace_Identification_V2-symbol.json "MobileFace V2"
+import v3 mobileface_v3/MobileFace_Identification_V3-symbol.json "MobileFace V3"
+import casia mobilefacenet_casia/068.ckpt "MobileFaceNet (CASIA)"
+import imagenet mobilefacenet_imagenet_norm/mobilefacenet.pt "MobileFaceNet (ImageNet scale)"
+
+for s in y1 casia; do
+  "$python" train.py image --surrogate "$out/$s" "${data[@]}" "${common[@]}" "${networks[@]}" --run "$out/image-$s" \
+    --steps 400 --learning-rate 5e-4 --lambda-norm 8 --lambda-adversarial 40
+  for subspace in convex-hull plain class-centre affine-hull; do
+    "$python" train.py person --generator "$out/image-$s" "${stage_two[@]}" --run "$out/$subspace-$s" \
+      --subspace $subspace --steps 150 --learning-rate 5e-5
+  done
+  "$python" train.py universal --surrogate "$out/$s" "${data[@]}" "${common[@]}" --run "$out/universal-$s" \
+    --generator-width 16 --steps 150
+done
+# For the stages: as many steps in all without stage I, at stage I's rate; and stage II with a mask for every image.
+"$python" train.py person --generator none --surrogate "$out/y1" "${data[@]}" "${stage_two[@]}" "${networks[@]}" \
+  --run "$out/none-y1" --subspace plain --steps 550 --learning-rate 5e-4
+"$python" train.py person --generator "$out/image-y1" "${stage_two[@]}" --run "$out/per-image-y1" --subspace plain \
+  --masks image --steps 150 --learning-rate 5e-5
+
+targets=("onnx:$models/edgeface_xxs/edgeface_xxs.onnx,mean=127.5,std=127.5,name=EdgeFace-XXS"
+  "$out/v2" "$out/v3" "$out/imagenet" "$out/casia" "$out/y1")
+trained=()
+for s in y1 casia; do
+  for kind in image universal plain affine-hull class-centre convex-hull; do trained+=("$out/$kind-$s"); done
+done
+"$python" evaluate.py table --cloaks "${trained[@]}" --surrogates "$out/y1" "$out/casia" "$out/y1+$out/casia" \
+  --methods fim lowkey fi-uap fi-uap-plus opom-affine-hull opom-class-centre opom-convex-hull \
+  hybrid:start=AdvCloak-ConvexHull --targets "${targets[@]}" --cache "$out/cache" --out "$out/methods"
+
+few=(--cloaks "$out/image-y1" "$out/plain-y1" "$out/convex-hull-y1" --methods fi-uap opom-convex-hull
+  --targets "${targets[@]:0:5}" --cache "$out/cache" --out "$out/ablations")
+"$python" evaluate.py ablation n-inference "${few[@]}"
+"$python" evaluate.py ablation norm "${few[@]}"
+"$python" evaluate.py ablation stages --targets "${targets[@]:0:5}" --cache "$out/cache" --out "$out/ablations" \
+  --cloaks "$out/image-y1" "$out/none-y1" "$out/per-image-y1" "$out/plain-y1" "$out/class-centre-y1" "$out/convex-hull-y1"
