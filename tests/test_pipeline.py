@@ -230,8 +230,8 @@ def test_an_ablation_has_its_points_and_its_plots(runs: Path, flags: list[str], 
         }
     if flags[0] == "norm":
         by_norm = {x: [p["psnr"] for p in points if p["x"] == x] for x in (600, 1800)}
-        # Three times the norm is 9.5 dB more noise.
-        assert np.mean(by_norm[600]) - np.mean(by_norm[1800]) == pytest.approx(20 * np.log10(3), abs=0.5)
+        # Three times the norm is 9.5 dB more noise; a little less, as truncation adds some to both.
+        assert np.mean(by_norm[600]) - np.mean(by_norm[1800]) == pytest.approx(20 * np.log10(3), abs=0.8)
         assert {name for name, _ in found} >= {"Random mask", "AdvFaces", "AdvFaces+"}
     if flags[0] == "stages":
         differences = json.loads((out / "stages.json").read_text())["differences"]
