@@ -168,7 +168,7 @@ def _thread_failed(arguments: threading.ExceptHookArgs) -> None:
 
 
 def _of_the_machine(error: BaseException | None) -> str | None:
-    """A sentence for a full disk or a missing permission, looked for along the chain of causes; else None."""
+    """A sentence for a full disk, a missing permission or an impossible path along the chain of causes; else None."""
     while error is not None:
         number = getattr(error, "errno", None)
         where = getattr(error, "filename", None) or "the output folder"
@@ -176,6 +176,8 @@ def _of_the_machine(error: BaseException | None) -> str | None:
             return f"The disk of {where} is full; free some space and start again (training: with --resume)."
         if number in (errno.EACCES, errno.EPERM, errno.EROFS):
             return f"No permission to use {where}; choose a folder that you may write to, or change its permissions."
+        if number in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP):
+            return f"{str(where)[:200]} is no path that can be used ({os.strerror(number)}); choose another one."
         error = error.__cause__ or error.__context__
     return None
 

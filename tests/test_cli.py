@@ -257,6 +257,8 @@ def error_after(*chain: BaseException) -> BaseException:
         (OSError(errno.EDQUOT, "Disk quota exceeded"), r"full"),
         (PermissionError(errno.EACCES, "Permission denied", "runs/a"), r"No permission to use runs/a"),
         (OSError(errno.EROFS, "Read-only file system", "runs/a"), r"No permission to use runs/a"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "file/a"), r"file/a is no path that can be used"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "n" * 300), r"n{200} is no path that can be used"),
         (ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device"), r"full"),
         (error_after(OSError(errno.ENOSPC, "No space left on device", "x"), RuntimeError("save failed")), r"x is full"),
     ],
