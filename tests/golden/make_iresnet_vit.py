@@ -11,6 +11,8 @@ from torch import nn
 from twins import IResNet, MobileNet
 from twins_iresnet_vit import ArcFaceIResNet, ViT
 
+# Residual units of a stage, as published: He et al. for 18 and 34; face.evoLVe and arcface_torch for 50 and 100.
+DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 14, 3), 100: (3, 13, 30, 3)}
 TINY = {"units": (1, 2, 1, 1), "channels": (16, 32, 64, 128), "embedding": 16}
 
 
@@ -38,9 +40,10 @@ if __name__ == "__main__":
     save("vit_small", **trained(ViT(32, 2, 2, 16), small), **sloped(ViT(32, 2, 2, 16), small[:2]))
     save(
         "iresnet_vit_shapes",
-        ir50=shapes(IResNet(112)),
-        senet18=shapes(IResNet(112, units=(2, 2, 2, 2), squeeze=True)),
-        iresnet50=shapes(ArcFaceIResNet(112)),
+        **{f"ir{depth}": shapes(IResNet(112, units=units)) for depth, units in DEPTHS.items()},
+        senet18=shapes(IResNet(112, units=DEPTHS[18], squeeze=True)),
+        senet50=shapes(IResNet(112, units=DEPTHS[50], squeeze=True)),
+        **{f"iresnet{depth}": shapes(ArcFaceIResNet(112, units=units)) for depth, units in DEPTHS.items()},
         iresnet_se50=shapes(ArcFaceIResNet(112, squeeze=True)),
         mobilenet=shapes(MobileNet(112)),
         vit=shapes(ViT(112)),
