@@ -44,7 +44,7 @@ def faces_for(name: str, data: small.Data) -> jax.Array:
     return data.faces[:, :1] if name == "lowkey" else data.faces
 
 
-METHODS = ["fi-uap", "opom-convex-hull", "opom-convex-hull-dfanet", "sga-uap", "lowkey"]
+METHODS = ["fi-uap", "opom-convex-hull-dfanet", "sga-uap", "lowkey"]
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -73,7 +73,10 @@ def test_steps_along_the_sign_of_the_mean_gradient(name: str, surrogate: Recogni
     assert agreement(found, name) >= 0.99
 
 
-@pytest.mark.parametrize("name", SUBSPACES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "opom-affine-hull" else pytest.param(name, marks=pytest.mark.slow) for name in SUBSPACES],
+)
 def test_steps_along_the_signs_of_summed_gradients(name: str, surrogate: Recognizer) -> None:
     settings = parse(f"{name}-dfanet:dropout=0,steps={given.MOMENTUM_STEPS}")[1]
     found = masks_of(SUBSPACES[name], settings, surrogate, given.faces(), given.noise(EPSILON))

@@ -13,6 +13,13 @@ from advcloak_jax.config.cloaks import AttackSettings, DropoutHullSettings, Hull
 from advcloak_jax.errors import UserError
 from advcloak_jax.recognizers.recognizer import Recognizer
 
+# What dropout adds is tested by itself; here its variants would cost as much as all others.
+ALL = [
+    pytest.param(name, marks=pytest.mark.slow) if name.endswith("-dfanet") else name
+    for name in methods.names()
+    if name != "hybrid"
+]
+
 
 def test_published_defaults() -> None:
     opom = methods.method("opom-convex-hull").settings()
@@ -58,7 +65,7 @@ def test_bad_text_is_refused_by_name(text: str, said: str) -> None:
         methods.parse(text)
 
 
-@pytest.mark.parametrize("name", [name for name in methods.names() if name != "hybrid"])
+@pytest.mark.parametrize("name", ALL)
 def test_every_method_makes_masks_of_its_kind_in_its_box(name: str, compile_quickly: None) -> None:
     data = small.make_data()
     found, settings = methods.parse(f"{name}:steps=2" + ("" if name == "lowkey" else ",epsilon=3"))

@@ -2,7 +2,8 @@
 
 The start is brought to the norm that is deployed and stays on that sphere: a box, OPOM's, would cut the few strong
 strokes that a generator's mask lives by. A step follows the mean over the person's images of their gradients, each of
-unit length, and is itself of fixed length; directions of earlier steps are kept (momentum).
+unit length, and is itself of fixed length. Four steps, the default, cost a quarter of OPOM's sixteen, on top of a pass
+of the generator.
 """
 
 import functools

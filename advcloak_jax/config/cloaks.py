@@ -135,9 +135,9 @@ class HybridSettings:
     """Gradient steps; each costs as much as one of OPOM."""
     norm: float = 1200.0
     """L2 norm of the masks in grey levels at 112x112; other image sizes get the same strength per pixel."""
-    step_size: float = 0.2
-    """Length of a step as a share of the norm."""
-    momentum: float = 1.0
+    step_size: float = 0.1
+    """Length of a step as a share of the norm. More fits the surrogate better and other recognisers worse."""
+    momentum: float = 0.0
     """Share of the earlier steps' direction that is kept."""
     subspace: HybridSubspace = "convex-hull"
     """Model of the person's feature subspace that embeddings are pushed away from."""
