@@ -13,7 +13,7 @@ from advcloak_jax.errors import UserError
 
 T = TypeVar("T")
 
-NOT_STORED = ("resume", "preset", "sweep", "sweep_index", "sweep_list", *STARTING)
+NOT_STORED = ("resume", "preset", "sweep", "sweep_index", "sweep_list", "profile", "wandb", *STARTING)
 """Settings of one start, not of the run."""
 
 

@@ -38,6 +38,8 @@ def job(steps: int = 10, advance: Callable[..., Any] = count_up, picture: bool =
         picture=(lambda state: np.full((2, 2, 3), int(state["step"]), np.uint8)) if picture else None,
         columns=("loss", "auc"),
         feed=ResidentFeed({}, lambda first, count: np.zeros((count, 4), np.int32), jax.local_devices()[:1], "pmap"),
+        flops=1e6,
+        devices=jax.local_devices()[:1],
     )
 
 
@@ -82,6 +84,39 @@ def test_a_whole_run(run: Run) -> None:
     assert read_checkpoint(run.checkpoints, best=False)[0] == 10
     assert read_checkpoint(run.checkpoints, best=True)[0] == 4  # by rank
     assert run.finished
+
+
+def test_the_time_of_a_run_is_told_apart(run: Run) -> None:
+    train(run, job(), sample=nothing)
+    result = json.loads((run.folder / "result.json").read_text())
+    parts = [result[f"{name}_seconds"] for name in ("compile", "checkpoint", "validation", "training")]
+    assert all(part >= 0 for part in parts)
+    assert sum(parts) <= result["seconds"] + 0.1
+    assert result["peak_process_bytes"] > 1e7
+    row = read_metrics(run.folder)[0]
+    assert row["mfu"] == ""  # the peak of a CPU is not known
+    assert float(row["validation_seconds"]) >= 0
+
+
+@pytest.mark.parametrize(("steps", "traced"), [("3:5", True), ("20:30", False)])
+def test_steps_are_traced(
+    tmp_path: Path, steps: str, traced: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: calls.append(folder))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: calls.append("stop"))
+
+    def noted(state: Any, first: int, count: int) -> Any:
+        calls.append(str(first))
+        return count_up(state, first, count)
+
+    run = begin(tmp_path / "run", profile=steps)
+    train(run, job(advance=noted), sample=nothing)
+    expected = ["0", "2", "4", "6", "8"]
+    if traced:  # the calls of steps 2, 3 and 4, 5
+        expected[1:3] = [str(run.folder / "profile"), "2", "4", "stop"]
+    assert calls == expected
+    assert ("no such step was made" in caplog.text) == (not traced)
 
 
 def test_a_last_call_may_be_shorter(run: Run) -> None:

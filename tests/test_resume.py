@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from advcloak_jax.training import speed
 from advcloak_jax.training.checkpoint import read_checkpoint
 from advcloak_jax.training.metrics import read_metrics
 
@@ -86,7 +87,7 @@ def compare(first: Path, second: Path) -> None:
 
 
 def rows(run: Path) -> list[dict[str, Any]]:
-    return [{name: value for name, value in row.items() if name != "images_per_second"} for row in read_metrics(run)]
+    return [{name: value for name, value in row.items() if name not in speed.COLUMNS} for row in read_metrics(run)]
 
 
 def kill(folder: Path, job: str, run: str, flags: list[str]) -> None:

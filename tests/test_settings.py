@@ -58,6 +58,7 @@ LITERALS = {
     "parallel": "shard_map",
     "preset": "demo",
     "remat": "blocks",
+    "profile": "3:9",
     "part": "target",
     "margin": "cosface",
     "schedule": "cosine",

@@ -119,6 +119,10 @@ class TrainConfig(ClusterConfig):
     keep: int = 2
     """Newest checkpoints kept, beside the best one."""
 
+    profile: str = ""
+    """START:STOP: trace these steps with JAX's profiler into profile/ of the run's folder."""
+    wandb: str = ""
+    """Project of Weights & Biases to send metrics and samples to as well."""
     on_nan: OnNan = "stop"
     """When a loss or an update is no finite number: stop, with the last good checkpoint, or skip that step's update."""
 
@@ -137,6 +141,11 @@ class TrainConfig(ClusterConfig):
         for name in ("batch", "accumulate", "steps_per_dispatch", "log_every", "checkpoint_every", "keep"):
             require(getattr(self, name) >= 1, f"{flag(name)} must be at least 1.")
         require(self.devices >= 0, "--devices must be 0 or more.")
+        first, _, last = self.profile.partition(":")
+        require(
+            not self.profile or (first.isdecimal() and last.isdecimal() and int(first) < int(last)),
+            f"--profile {self.profile} must be START:STOP, two step numbers as in 100:110.",
+        )
         require(self.feed_workers >= 0, "--feed-workers must be 0 or more.")
         for name in ("log_every", "checkpoint_every"):
             require(

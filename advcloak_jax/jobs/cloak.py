@@ -24,7 +24,7 @@ from advcloak_jax.jobs import inputs
 from advcloak_jax.networks.discriminator import Discriminator
 from advcloak_jax.networks.generator import Generator
 from advcloak_jax.recognizers.recognizer import Recognizer, embed
-from advcloak_jax.training import parallel, state, steps
+from advcloak_jax.training import flops, parallel, state, steps
 from advcloak_jax.training.accumulate import Parts
 from advcloak_jax.training.feed import Feed
 from advcloak_jax.training.feed_choice import make_feed
@@ -120,6 +120,14 @@ def _fresh(gan: steps.Gan, config: ImageConfig, key: jax.Array) -> state.GanStat
     return make(key)
 
 
+def _flops(gan: steps.Gan, surrogate: Recognizer, size: int) -> float:
+    """Of a step of either stage."""
+    generator, discriminator = (
+        flops.forward(one.clone(axis_name=None), size) for one in (gan.generator, gan.discriminator)
+    )
+    return flops.gan_step(generator, discriminator, flops.forward(surrogate.module, size), gan.global_batch)
+
+
 def load_surrogate(config: GeneratorConfig) -> Recognizer:
     """The recogniser that a generator learns against."""
     found = inputs.load_recognizer(config.surrogate, "--surrogate", dtype=config.dtype).recognizer
@@ -203,6 +211,8 @@ def build_image(config: ImageConfig, faces: FaceSet, split: Split) -> Job:
         picture=validation.picture,
         columns=COLUMNS,
         feed=feed,
+        flops=_flops(gan, surrogate, config.image_size),
+        devices=devices,
     )
 
 
@@ -278,4 +288,6 @@ def build_person(config: PersonConfig, faces: FaceSet, split: Split) -> Job:
         picture=validation.picture,
         columns=COLUMNS,
         feed=feed,
+        flops=_flops(gan, surrogate, config.image_size),
+        devices=devices,
     )

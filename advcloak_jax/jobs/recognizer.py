@@ -20,7 +20,7 @@ from advcloak_jax.evaluation import verification
 from advcloak_jax.evaluation.targets import FlaxTarget
 from advcloak_jax.jobs.inputs import build_recognizer
 from advcloak_jax.recognizers import margins
-from advcloak_jax.training import class_parallel, parallel, state, steps
+from advcloak_jax.training import class_parallel, flops, parallel, state, steps
 from advcloak_jax.training.feed_choice import make_feed
 from advcloak_jax.training.loop import Job
 from advcloak_jax.training.recognizer_step import recognizer_step
@@ -177,5 +177,9 @@ def build(config: RecognizerConfig, faces: FaceSet, split: Split) -> Job:
         rank=lambda validation: validation["validation_auc"],
         picture=None,
         columns=("loss", "accuracy", "validation_auc", "validation_accuracy"),
+        flops=flops.recognizer_step(
+            flops.forward(held_out_module, config.image_size), config.embedding_size, len(persons), config.batch
+        ),
+        devices=devices,
         feed=feed,
     )

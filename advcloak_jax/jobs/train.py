@@ -25,7 +25,7 @@ from advcloak_jax.errors import UserError
 from advcloak_jax.files import replacing
 from advcloak_jax.jobs import cloak, inputs, recognizer, universal
 from advcloak_jax.settings import read_json
-from advcloak_jax.training import distributed, runs
+from advcloak_jax.training import distributed, runs, wandb_writer
 from advcloak_jax.training.loop import Job, train
 
 SECONDS_TO_APPEAR = 60
@@ -45,6 +45,8 @@ def main(arguments: Sequence[str]) -> None:
     if isinstance(config, GeneratorConfig):
         config = inputs.resolve(config)
     runs.require_free(job, config)
+    if config.wandb:
+        wandb_writer.require_library()
     use_compilation_cache(config.cache)
     with distributed.joined(config):
         faces, split = inputs.load_split(config)

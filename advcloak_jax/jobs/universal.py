@@ -26,7 +26,7 @@ from advcloak_jax.jobs.cloak import (
 )
 from advcloak_jax.networks.universal_mask import fixed_noise, universal_mask
 from advcloak_jax.recognizers.recognizer import Recognizer, embed
-from advcloak_jax.training import parallel, steps
+from advcloak_jax.training import flops, parallel, steps
 from advcloak_jax.training.checkpoint import read_checkpoint, require_shapes
 from advcloak_jax.training.loop import Job
 from advcloak_jax.training.runs import Run
@@ -107,6 +107,12 @@ def build(config: UniversalConfig, faces: FaceSet, split: Split) -> Job:
         rank=lambda metrics: -metrics["validation_universal"],
         picture=validation.picture,
         columns=COLUMNS,
+        flops=flops.universal_step(
+            flops.forward(generator, config.image_size),
+            flops.forward(surrogate.module, config.image_size),
+            config.batch,
+        ),
+        devices=devices,
         feed=feed,
     )
 

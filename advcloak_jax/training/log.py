@@ -1,39 +1,34 @@
 """From the metrics of every step to rows of means."""
 
-import time
-from collections.abc import Callable
-
 import jax
 import numpy as np
 
 from advcloak_jax.errors import UserError
 from advcloak_jax.training.guard import BAD
 from advcloak_jax.training.metrics import Writer
+from advcloak_jax.training.speed import Meter
 
 
 class Log:
     """Holds the metrics of the newest call until the next is under way, and writes means over `every` steps.
 
     `window` is what an earlier process had summed up since its last row, so that a resumed run writes the same rows.
-    skip: steps marked BAD were skipped; they are counted, and in no mean.
-    waited(): seconds that the loop has waited for its input so far; a row tells their share of the time since the last.
+    skip: steps marked BAD were skipped; they are counted, and in no mean. meter: tells the speed since the last row.
     """
 
     def __init__(
         self,
         writer: Writer,
         every: int,
-        images_per_step: int,
         window: dict[str, float],
+        meter: Meter,
         *,
         skip: bool,
-        waited: Callable[[], float],
     ) -> None:
-        self._writer, self._every, self._images, self._skip = writer, every, images_per_step, skip
+        self._writer, self._every, self._meter, self._skip = writer, every, meter, skip
         self._waiting: tuple[int, dict[str, jax.Array]] | None = None
         self._sums = dict(window)
-        self._since, self._timed, self._note = time.monotonic(), 0, ""
-        self._waited, self._waited_before = waited, waited()
+        self._timed, self._note = 0, ""
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> str:
         """Take the metrics of a call that ends at `step`; returns a note on the newest known losses."""
@@ -74,18 +69,13 @@ class Log:
                 f"Every step up to {step} since the last row of metrics was skipped, because no loss or update was a "
                 "finite number; lower --learning-rate in a new --run."
             )
-        now = time.monotonic()
         means = {name: self._sums[name] / self._sums["steps"] for name in names}
         skipped = {"skipped": self._sums["skipped"]} if self._skip else {}
-        elapsed, waited = max(now - self._since, 1e-9), self._waited()
-        speed = {
-            "images_per_second": self._timed * self._images / elapsed,
-            "input_wait": (waited - self._waited_before) / elapsed,
-        }
-        self._waited_before = waited
+        speed = self._meter.read(self._timed)
         self._writer.write(step, {**means, **skipped, **speed})
-        self._note = " ".join(f"{name} {value:.3g}" for name, value in {**means, **skipped}.items())
-        self._since, self._timed, self._sums = now, 0, {}
+        told = " ".join(f"{name} {value:.3g}" for name, value in {**means, **skipped}.items())
+        self._note = f"{speed['images_per_second']:.1f} images/s, {told}"
+        self._timed, self._sums = 0, {}
 
 
 def _require_finite(values: dict[str, np.ndarray], bad: np.ndarray, last: int) -> None:

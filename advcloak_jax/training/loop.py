@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -12,13 +12,15 @@ import numpy as np
 
 from advcloak_jax.files import write_json
 from advcloak_jax.progress import Progress
-from advcloak_jax.training import distributed, parallel
+from advcloak_jax.training import distributed, parallel, speed
 from advcloak_jax.training.checkpoint import Checkpoints, Restored
 from advcloak_jax.training.feed import Feed
 from advcloak_jax.training.log import Log
 from advcloak_jax.training.metrics import Writer, open_writer
 from advcloak_jax.training.runs import Run
 from advcloak_jax.training.stopping import SIGTERM_STATUS, Stop
+from advcloak_jax.training.times import Times
+from advcloak_jax.training.tracing import Tracer
 
 PyTree = Any
 
@@ -31,6 +33,7 @@ class Job:
     the state given is used up. validate(state) -> metrics on held-out persons. rank(validation) -> higher is better.
     picture(state) -> [H, W, 3] uint8 sample, or None. columns: names of all metrics.
     feed: what `advance` takes its batches from; the loop tells how long it waited for them, and closes it.
+    flops: floating-point operations of a step on all devices (flops.py). devices: those it runs on.
     Of several processes only the first validates and draws, on the state as it lies on its first device.
     """
 
@@ -43,6 +46,8 @@ class Job:
     picture: Callable[[PyTree], np.ndarray] | None
     columns: tuple[str, ...]
     feed: Feed
+    flops: float
+    devices: Sequence[jax.Device]
 
 
 def train(run: Run, job: Job, *, sample: Callable[[int, np.ndarray], None]) -> dict[str, float]:
@@ -53,25 +58,28 @@ def train(run: Run, job: Job, *, sample: Callable[[int, np.ndarray], None]) -> d
     """
     began = time.monotonic()
     with (
+        Times() as times,
         Stop() as stop,
         closing(job.feed),
         closing(Checkpoints(run.checkpoints, keep=run.config.keep)) as checkpoints,
     ):
         start = checkpoints.newest(job.state) or Restored(0, job.state, {})
         skipped = ("skipped",) if run.config.on_nan == "skip" else ()
-        with closing(
-            open_writer(run.folder, (*job.columns, *skipped, "images_per_second", "input_wait"), start.step)
-        ) as writer:
-            training = _Training(run, job, start, checkpoints, writer, stop, sample)
+        with closing(open_writer(run, (*job.columns, *skipped, *speed.COLUMNS), start.step)) as writer:
+            training = _Training(run, job, start, checkpoints, writer, stop, times, sample)
             training.go()
             if training.step < job.steps:
                 training.stop()
             validation = training.validation or training.validate()
+        with times.phase("checkpoint"):
+            checkpoints.wait()
     if distributed.writes():
-        seconds = round(time.monotonic() - began, 1)
+        seconds = time.monotonic() - began
+        told = speed.summary(training.meter, training.step - start.step)
         fed = {"feed": job.feed.kind, "starting": job.feed.starting_seconds, "waited": job.feed.waited_seconds}
-        result = {"step": training.step, "validation": validation, "seconds": seconds, "input": fed}
+        result = {"step": training.step, "validation": validation, "seconds": round(seconds, 1), "input": fed, **told}
         write_json(run.folder / "result.json", result)
+        print(speed.describe(told), file=sys.stderr)
     return validation
 
 
@@ -86,23 +94,27 @@ class _Training:
         checkpoints: Checkpoints,
         writer: Writer,
         stop: Stop,
+        times: Times,
         sample: Callable[[int, np.ndarray], None],
     ) -> None:
         self._run, self._config, self._job = run, run.config, job
         self._checkpoints, self._writer, self._stop, self._sample = checkpoints, writer, stop, sample
         self._state, self.step = start.state, start.step
-        self._log = Log(
-            writer,
-            run.config.log_every,
-            job.images_per_step,
-            start.notes,
-            skip=run.config.on_nan == "skip",
-            waited=lambda: job.feed.waited_seconds,
-        )
+        self._times = times
+        peak = speed.peak_of(job.devices, run.config.dtype)
+        self.meter = speed.Meter(job.images_per_step, job.flops, peak, times, lambda: job.feed.waited_seconds)
+        self._log = Log(writer, run.config.log_every, start.notes, self.meter, skip=run.config.on_nan == "skip")
+        self._tracer = Tracer(run.folder / "profile", _steps_of(run.config.profile))
         self.validation: dict[str, float] = {}
 
     def go(self) -> None:
         """To the last step, or until asked to stop."""
+        try:
+            self._go()
+        finally:
+            self._tracer.close(self._state)
+
+    def _go(self) -> None:
         label = f"{self._run.job} {self._run.folder}"
         with Progress(label, self._job.steps, "steps", start=self.step) as progress:
             while self.step < self._job.steps and not self._stop.due:
@@ -114,8 +126,10 @@ class _Training:
 
     def _advance(self, count: int) -> str:
         """One call of so many steps; returns a note on the losses."""
+        self._tracer.before(self.step, count)
         self._state, metrics = self._job.advance(self._state, self.step, count)
         self.step += count
+        self._tracer.after(self.step, self._state)
         self._stop.cast()
         # The metrics of the call before are read while this one runs on the device.
         return self._log.add(self.step, metrics)
@@ -123,13 +137,15 @@ class _Training:
     def _checkpoint(self) -> None:
         """Validate, draw and save; never a state behind a loss that is no number."""
         self._log.flush()
-        self.validation = self.validate()
-        self._writer.write(self.step, self.validation)
-        if self._job.picture is not None and distributed.writes():
-            picture = self._job.picture(parallel.own_copy(self._state))
-            self._sample(self.step, picture)
-            self._writer.picture(self.step, "sample", picture)
-        self._checkpoints.save(self.step, self._state, self._job.rank(self.validation), self._log.window())
+        with self._times.phase("validation"):
+            self.validation = self.validate()
+            self._writer.write(self.step, self.validation)
+            if self._job.picture is not None and distributed.writes():
+                picture = self._job.picture(parallel.own_copy(self._state))
+                self._sample(self.step, picture)
+                self._writer.picture(self.step, "sample", picture)
+        with self._times.phase("checkpoint"):
+            self._checkpoints.save(self.step, self._state, self._job.rank(self.validation), self._log.window())
 
     def validate(self) -> dict[str, float]:
         """Metrics of the state as it is."""
@@ -148,3 +164,9 @@ class _Training:
             saved = "" if seconds is None else f" The checkpoint was whole {seconds:.1f} s after the signal."
             print(f"Stopped by SIGTERM at step {self.step}; --resume continues from there.{saved}", file=sys.stderr)
         raise SystemExit(SIGTERM_STATUS)
+
+
+def _steps_of(profile: str) -> range:
+    """The steps that --profile START:STOP names; none where it is empty."""
+    first, _, last = profile.partition(":")
+    return range(int(first), int(last)) if profile else range(0)

@@ -8,8 +8,11 @@ from typing import Protocol
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from advcloak_jax import settings
 from advcloak_jax.files import write_text
 from advcloak_jax.training import distributed
+from advcloak_jax.training.runs import Run
+from advcloak_jax.training.wandb_writer import WandbWriter
 
 
 class Writer(Protocol):
@@ -41,9 +44,35 @@ class NoWriter:
         """Nothing."""
 
 
-def open_writer(folder: Path, columns: tuple[str, ...], step: int) -> Writer:
+class Writers:
+    """Several of them."""
+
+    def __init__(self, *writers: Writer) -> None:
+        self._writers = writers
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """One row."""
+        for writer in self._writers:
+            writer.write(step, values)
+
+    def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
+        """A picture [H, W, 3] uint8."""
+        for writer in self._writers:
+            writer.picture(step, name, pixels)
+
+    def close(self) -> None:
+        """Write what is buffered."""
+        for writer in self._writers:
+            writer.close()
+
+
+def open_writer(run: Run, columns: tuple[str, ...], step: int) -> Writer:
     """The writer of a run that is at `step`; of several processes only the first has one."""
-    return MetricWriter(folder, columns, step) if distributed.writes() else NoWriter()
+    if not distributed.writes():
+        return NoWriter()
+    own = MetricWriter(run.folder, columns, step)
+    project = run.config.wandb
+    return Writers(own, WandbWriter(run.folder, project, settings.to_dict(run.config))) if project else own
 
 
 class MetricWriter:
