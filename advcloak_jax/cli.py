@@ -141,7 +141,8 @@ def run_main(main: Callable[[Sequence[str]], None]) -> None:
     """Run a command's `main(arguments)`; tell errors the user can fix in one sentence and exit with status 2."""
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING, force=True)
     # Libraries log their bookkeeping, and with a traceback what they also raise: that arrives here as an exception.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for library in ("absl", "asyncio", "concurrent.futures"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     threading.excepthook = _thread_failed
     try:
         main(sys.argv[1:])

@@ -258,6 +258,20 @@ def test_verification_is_of_people_no_recogniser_trained_on(runs: Path, caplog: 
     assert caplog.text.count("train it longer or on more people") == 2
 
 
+def test_recognisers_of_any_face_size_are_checked_and_broken_runs_told(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(runs / "surrogate", tmp_path / "found" / "good")
+    (tmp_path / "found" / "torn").mkdir()
+    (tmp_path / "found" / "torn" / "config.json").write_text('{"job": "recog')
+    with pytest.raises(UserError, match=r"1 of 2 recognisers cannot be used.*torn"):
+        evaluate.main(["targets", "--targets", str(tmp_path / "found")])
+    good, torn = capsys.readouterr().out.splitlines()[1:3]
+    assert "32x32" in good
+    assert " works" in good
+    assert "does not work" in torn
+
+
 def test_a_recogniser_never_tests_whom_it_trained_on(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "target", tmp_path / "seen")
     split = json.loads((tmp_path / "seen" / "split.json").read_text())

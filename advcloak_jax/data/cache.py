@@ -46,7 +46,9 @@ def write_array(path: Path, array: np.ndarray) -> None:
                 handle.flush()
                 os.fsync(handle.fileno())
     except OSError as error:
-        raise UserError(f"Cannot write the cache {path}: {error.strerror}; free space or choose another.") from error
+        raise UserError(
+            f"Cannot write the cache {path}: {error.strerror or error}; free space or choose another."
+        ) from error
 
 
 def read_array(path: Path) -> np.ndarray | None:

@@ -20,11 +20,11 @@ from advcloak_jax.evaluation.targets import Target
 from advcloak_jax.files import write_json, write_text
 from advcloak_jax.jobs import imported
 from advcloak_jax.jobs.inputs import load_recognizer
-from advcloak_jax.jobs.targets import load_target
+from advcloak_jax.jobs.targets import LoadedTarget, load_target
 from advcloak_jax.recognizers.convention import describe
 from advcloak_jax.settings import read_json
 
-TRIED = 48  # rendered faces that every recogniser embeds, twice
+TRIED = 48
 AGREEMENT = 0.999
 """Least cosine between a face's embeddings alone and in a block: below it, faces of a batch influence each other."""
 
@@ -48,7 +48,7 @@ class Entry:
 def run_targets(config: TargetsConfig) -> None:
     """Print the table; write targets.json and targets.csv if asked. Raises UserError when one does not work."""
     specs = expand(config.targets)
-    faces = synthetic.render(range(TRIED // 2), 2, seed=0)
+    faces = rendered(112)
     entries = []
     for number, spec in enumerate(specs, 1):
         print(f"checking {number}/{len(specs)}: {spec}", file=sys.stderr)
@@ -85,26 +85,40 @@ def expand(specs: Sequence[str]) -> list[str]:
 
 
 def _is_recognizer(path: Path) -> bool:
-    stored = read_json(path)
+    try:
+        stored = read_json(path)
+    except UserError:
+        return True  # what is wrong with it stands in the table
     return isinstance(stored, dict) and stored.get("job") in ("recognizer", imported.JOB)
 
 
 def check(spec: str, faces: np.ndarray) -> Entry:
-    """Load one recogniser and let it embed `faces` [B, H, W, 3] uint8; what goes wrong is in the entry's `problem`."""
+    """Load one recogniser and let it embed `faces` [B, H, W, 3] uint8; what goes wrong is in the entry's `problem`.
+
+    One that takes faces of another size gets such instead.
+    """
     try:
-        entry, target = _describe(spec)
-        return _tried(entry, target, faces)
+        entry, loaded = _describe(spec)
+        if loaded.image_size is not None and loaded.image_size != faces.shape[1]:
+            faces = rendered(loaded.image_size)
+        return _tried(entry, loaded.target, faces)
     except UserError as error:
         return Entry(spec, problem=str(error))
 
 
-def _describe(spec: str) -> tuple[Entry, Target]:
-    target = load_target(spec).target
+def rendered(size: int) -> np.ndarray:
+    """The faces that every recogniser embeds, twice: [48, size, size, 3] uint8."""
+    return synthetic.render(range(TRIED // 2), 2, seed=0, image_size=size)
+
+
+def _describe(spec: str) -> tuple[Entry, LoadedTarget]:
+    found = load_target(spec)
+    target = found.target
     entry = Entry(spec, target.name, "ONNX file" if spec.startswith("onnx:") else "Python function")
     if isinstance(target, OnnxTarget):
-        return dataclasses.replace(entry, reads=target.reads, parameters=target.parameters()), target
+        return dataclasses.replace(entry, reads=target.reads, parameters=target.parameters()), found
     if spec.startswith("python:"):
-        return dataclasses.replace(entry, reads="0..255 RGB"), target
+        return dataclasses.replace(entry, reads="0..255 RGB"), found
     loaded = load_recognizer(spec, "--targets")
     parameters = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(loaded.recognizer.variables["params"]))
     entry = dataclasses.replace(entry, parameters=parameters)
@@ -113,7 +127,7 @@ def _describe(spec: str) -> tuple[Entry, Target]:
         reads, origin = describe(network.convention), network.origin
         return dataclasses.replace(
             entry, kind="imported", architecture=network.architecture, reads=reads, origin=origin
-        ), target
+        ), found
     config = loaded.run.config
     assert isinstance(config, RecognizerConfig)
     module: Any = loaded.recognizer.module
@@ -123,7 +137,7 @@ def _describe(spec: str) -> tuple[Entry, Target]:
         architecture=config.architecture,
         reads=describe(module.convention._replace(size=(config.image_size, config.image_size))),
         origin=f"{len(loaded.trained_on)} persons of {' '.join(config.data)}",
-    ), target
+    ), found
 
 
 def _tried(entry: Entry, target: Target, faces: np.ndarray) -> Entry:
