@@ -104,6 +104,7 @@ def test_upsampling_equals_the_transposed_convolution_with_its_gradients() -> No
     ("size", "kernel", "stride", "padding", "inputs", "outputs"),
     [
         ((9, 8), 7, 1, 3, 5, 3),  # few outputs
+        ((9, 8), 7, 1, 2, 32, 3),  # and many inputs: the kernel's gradient as a product
         ((8, 6), 3, 1, 0, 3, 5),  # few inputs, hence few outputs of the input's gradient
         ((8, 10), 4, 2, 1, 5, 6),  # strided, products exact
         ((7, 9), 4, 2, 1, 5, 6),  # the last row and column are not read

@@ -77,6 +77,21 @@ def _strided_input_gradient(
     return found[:, padding : padding + size[0], padding : padding + size[1]]
 
 
+def _few_channels_kernel_gradient(x: jax.Array, cotangent: jax.Array, size: int, padding: int) -> jax.Array:
+    """The gradient [k, k, I, O] by the kernel of a stride-1 convolution of x [B, H, W, I], from that by [B, h, w, O].
+
+    One matrix product of the pixels with the cotangent's k * k shifts as channels: few, because O is.
+    """
+    batch, height, width, inputs = x.shape
+    side = size - 1 - padding
+    padded = jnp.pad(cotangent, ((0, 0), (side, side), (side, side), (0, 0)))
+    taps = range(size - 1, -1, -1)
+    columns = jnp.concatenate([padded[:, :, j : j + width] for j in taps], axis=-1)
+    shifts = jnp.concatenate([columns[:, i : i + height] for i in taps], axis=-1)
+    products = x.reshape(-1, inputs).T @ shifts.reshape(batch * height * width, -1)
+    return products.reshape(inputs, size, size, -1).transpose(1, 2, 0, 3)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolution(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     """Convolution [B, H, W, I] -> [B, h, w, O] with `kernel` [k, k, I, O]: XLA's sums, in forms fast on CPUs too.
@@ -84,7 +99,8 @@ def convolution(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> j
     Chosen by the shapes: at most 4 output channels without stride are made row by row (forward, and as the input
     gradient of a convolution of at most 4 input channels), and the input gradient of a strided convolution is made
     without inserted zeros where that wastes no products, or where the output is smaller than the kernel: there XLA
-    takes the output for the kernel, which was up to 18 times slower. `padding` is at most k - 1. Reverse mode only.
+    takes the output for the kernel, which was up to 18 times slower. The kernel's gradient of a convolution from 32 or
+    more channels to at most 4 is a matrix product. `padding` is at most k - 1. Reverse mode only.
     """
     if stride == 1 and kernel.shape[-1] <= 4:
         return _to_few_channels(x, kernel, padding)
@@ -110,6 +126,8 @@ def _convolution_backward(
         (by_input,) = jax.linear_transpose(lambda values: _plain_convolution(values, kernel, stride, padding), x)(
             cotangent
         )
+    if stride == 1 and kernel.shape[-1] <= 4 and kernel.shape[2] >= 32:
+        return by_input, _few_channels_kernel_gradient(x, cotangent, kernel.shape[0], padding)
     (by_kernel,) = jax.linear_transpose(lambda taps: _plain_convolution(x, taps, stride, padding), kernel)(cotangent)
     return by_input, by_kernel
 

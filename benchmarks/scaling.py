@@ -1,0 +1,103 @@
+"""Bytes that devices exchange in a step, weak scaling on simulated devices, and what interconnects make of it."""
+
+import argparse
+from typing import Any
+
+import jax
+
+from advcloak_jax.errors import UserError
+from benchmarks import collectives, report, timing, workloads
+from benchmarks.sizes import SIZES, STAGE_ONE, SUBSPACES
+
+COLUMNS = {
+    "stage": "stage",
+    "devices": "devices",
+    "images/s": "images_per_second.median:.2f",
+    "step p50 s": "step_seconds.p50:.3f",
+    "efficiency": "efficiency:.2f",
+    "all-reduces": "all_reduces",
+    "MB all-reduced": "all_reduced_mb:.2f",
+}
+PREDICTED = {
+    "stage": "stage",
+    "interconnect": "interconnect",
+    "devices": "devices",
+    "exchange ms": "exchange_ms:.2f",
+    "efficiency, nothing overlapped": "efficiency:.3f",
+}
+INTERCONNECTS = {
+    # name: (bytes per second a device sends, seconds of a turn)
+    "NVLink 4 (H100, 450 GB/s each way)": (450e9, 3e-6),
+    "InfiniBand NDR (400 Gb/s each device)": (50e9, 6e-6),
+    "TPU v5e ICI (1,600 Gb/s each chip)": (100e9, 3e-6),
+}
+COUNTS = (8, 64, 256)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this subcommand."""
+    parser.add_argument("--stages", nargs="+", default=[STAGE_ONE, "convex-hull"], choices=[STAGE_ONE, *SUBSPACES])
+    parser.add_argument("--size", default="full", choices=SIZES, help="default %(default)s, as published")
+    parser.add_argument("--batch", type=int, default=4, help="images per step and device (default %(default)s)")
+    parser.add_argument("--devices", type=int, nargs="+", default=[1, 2], help="default 1 2; simulated on CPUs")
+    parser.add_argument("--step-ms", type=float, default=32 / 6000 * 1e3, help="assumed step of one accelerator")
+
+
+def run(options: argparse.Namespace) -> report.Outcome:
+    """Count, measure where there are devices, and predict where there are none."""
+    if options.quick:
+        options.size, options.batch, options.repeats, options.stages = "quick", 4, 1, [STAGE_ONE]
+    if len(jax.local_devices()) < max(options.devices):
+        raise UserError(
+            f"--devices {max(options.devices)} is more than the {len(jax.local_devices())} there are; on a CPU set "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={max(options.devices)}."
+        )
+    size = SIZES[options.size]
+    variables = workloads.fresh_variables(size)
+    rows: list[dict[str, Any]] = []
+    predicted: list[dict[str, Any]] = []
+    for kind in options.stages:
+        own = [measure(kind, size, variables, options, count) for count in options.devices]
+        for row in own:
+            alone = own[0]["images_per_second_per_device"]
+            row["efficiency"] = row["images_per_second_per_device"] / alone
+        rows += own
+        most = own[-1]
+        predicted += predict(kind, most["all_reduced_mb"] * 1e6, most["all_reduces"], options.step_ms / 1e3)
+    settings = {name: getattr(options, name) for name in ("size", "batch", "step_ms", "repeats")}
+    text = report.table(rows, COLUMNS) + "\n\n" + report.table(predicted, PREDICTED)
+    notes = [
+        "simulated devices share this machine's cores: an efficiency of 1 / devices per device is what they allow.",
+        f"predicted: an assumed step of {options.step_ms:.2f} ms, the better of ring and tree, nothing overlapped.",
+    ]
+    return report.Outcome(settings, {"rows": rows, "predicted": predicted}, text, notes)
+
+
+def measure(
+    kind: str, size: Any, variables: workloads.Variables, options: argparse.Namespace, devices: int
+) -> dict[str, Any]:
+    """A step on so many devices, each with as many images."""
+    batch = options.batch * devices
+    faces = workloads.noise_faces(batch, size.image, options.batch // 2)
+    step = workloads.stage(kind, size, faces, variables, devices=jax.local_devices()[:devices])
+    found = collectives.exchanged(step.compiled.as_text())
+    reduced = found.get("all-reduce", collectives.Exchange(0, 0))
+    row: dict[str, Any] = {"stage": kind, "devices": devices, "batch": batch}
+    row |= timing.measure(step, options.repeats).summary(batch, devices=devices)
+    row |= {"all_reduces": reduced.operations, "all_reduced_mb": reduced.bytes / 1e6}
+    row["collectives"] = {name: one._asdict() for name, one in found.items()}
+    return row
+
+
+def predict(kind: str, size: float, operations: int, step: float) -> list[dict[str, Any]]:
+    """Efficiency of weak scaling: the step alone over the step and its exchange."""
+    rows = []
+    for name, (bandwidth, latency) in INTERCONNECTS.items():
+        for count in COUNTS:
+            exchange = min(
+                way(size, count, bandwidth, latency, operations)
+                for way in (collectives.ring_seconds, collectives.tree_seconds)
+            )
+            row = {"stage": kind, "interconnect": name, "devices": count, "exchange_ms": exchange * 1e3}
+            rows.append(row | {"efficiency": step / (step + exchange)})
+    return rows

@@ -1,0 +1,151 @@
+"""Training steps of stage I and of stage II with every subspace: images per second, and PyTorch's in the same run."""
+
+import argparse
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from advcloak_jax.errors import UserError
+from benchmarks import energy, hardware, report, timing, workloads
+from benchmarks.sizes import SIZES, STAGE_ONE, SUBSPACES, Size
+
+STAGES = (STAGE_ONE, *SUBSPACES)
+TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
+"""Largest relative difference of a loss, over two steps, at which outputs count as the same."""
+
+COLUMNS = {
+    "stage": "stage",
+    "size": "size",
+    "batch": "batch",
+    "way": "way",
+    "images/s": "images_per_second.median:.2f",
+    "low": "images_per_second.low:.2f",
+    "high": "images_per_second.high:.2f",
+    "step p50 s": "step_seconds.p50:.3f",
+    "p95": "step_seconds.p95:.3f",
+    "GFLOP/image": "gflop_per_image:.2f",
+    "MFU": "mfu:.2f",
+    "differs": "difference:.1e",
+    "ours is": "ours_is_faster.median:.2f",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this subcommand."""
+    parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=STAGES, help="default: all")
+    parser.add_argument("--size", default="full", choices=SIZES, help="default %(default)s, as published")
+    parser.add_argument("--batch", type=int, default=8, help="images per step (default %(default)s)")
+    parser.add_argument("--persons", type=int, default=2, help="persons of a batch of stage II (default %(default)s)")
+    parser.add_argument("--dtype", default="float32", choices=list(TOLERANCE), help="default %(default)s")
+    parser.add_argument("--devices", type=int, default=1, help="devices that share the batch (default %(default)s)")
+    parser.add_argument("--dispatch", type=int, default=1, help="steps per compiled call (default %(default)s)")
+    parser.add_argument("--peers", nargs="*", default=[], help="ways of the PyTorch peer, or 'all' (default: none)")
+
+
+def run(options: argparse.Namespace) -> report.Outcome:
+    """Measure every stage; with peers, one after another in turns with ours."""
+    if options.quick:
+        options.size, options.batch, options.repeats, options.stages = "quick", 4, 1, options.stages[:2]
+    if options.batch % options.persons:
+        raise UserError(f"--batch {options.batch} cannot be shared by {options.persons} persons; make it a multiple.")
+    peers = peer_ways(options.peers)
+    size = SIZES[options.size]
+    peak = hardware.matrix_rate(options.dtype, quick=options.quick)
+    rows: list[dict[str, Any]] = []
+    for kind in options.stages:
+        rows += measure(kind, options, size, peers, peak["flop_per_second"])
+    settings = {name: getattr(options, name) for name in ("size", "batch", "persons", "dtype", "devices", "dispatch")}
+    notes = [
+        f"MFU: of the measured matrix rate, {peak['flop_per_second'] / 1e9:,.0f} GFLOP/s.",
+        "ours is: how many times faster our step is than that way's, medians of calls made in turns.",
+    ]
+    figures = {"matrix_rate": peak, "rows": rows}
+    if peers:
+        figures["parameters"] = check_parameters(size)
+    return report.Outcome(settings | {"repeats": options.repeats}, figures, report.table(rows, COLUMNS), notes)
+
+
+def peer_ways(names: list[str]) -> list[str]:
+    """The peer's ways asked for. Raises UserError for an unknown one, or when PyTorch is not installed."""
+    if not names:
+        return []
+    if importlib.util.find_spec("torch") is None:
+        raise UserError("--peers needs PyTorch: pip install -r requirements-peers.txt.")
+    from benchmarks.peers.stages import WAYS
+
+    chosen = list(WAYS) if names == ["all"] else names
+    if unknown := [name for name in chosen if name not in WAYS]:
+        raise UserError(f"--peers {unknown[0]} is not known; use {', '.join(WAYS)} or all.")
+    return chosen
+
+
+def check_parameters(size: Size) -> dict[str, int]:
+    """Trained values of each network, the same in ours and the peer's. Raises RuntimeError where they differ."""
+    from benchmarks.peers import comparison
+
+    theirs = comparison.parameters(size)
+    ours = {
+        name: sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+        for name, variables in workloads.fresh_variables(size)._asdict().items()
+    }
+    if ours != theirs:
+        raise RuntimeError(f"numbers of parameters differ: ours {ours}, the peer's {theirs}")
+    return ours
+
+
+def measure(kind: str, options: argparse.Namespace, size: Size, peers: list[str], peak: float) -> list[dict[str, Any]]:
+    """Rows of one stage: ours, then every way of the peer."""
+    per_person = options.batch // options.persons
+    faces = workloads.noise_faces(options.batch, size.image, per_person)
+    if peers:
+        from benchmarks.peers import comparison
+
+        variables = comparison.our_variables(size)
+    else:
+        variables = workloads.fresh_variables(size)
+    devices = jax.local_devices()[: options.devices]
+    if len(devices) < options.devices:
+        raise UserError(f"--devices {options.devices} is more than this machine's {len(jax.local_devices())}.")
+    ours = workloads.stage(
+        kind,
+        size,
+        faces,
+        variables,
+        dtype=jnp.dtype(options.dtype),
+        devices=devices,
+        dispatch=options.dispatch,
+    )
+    calls: dict[str, Callable[[], Any]] = {"ours": ours}
+    differences: dict[str, float] = {}
+    if peers:
+        platform = "cuda" if devices[0].platform in ("gpu", "cuda") else "cpu"
+        # The steps that are compared come first: later ones differ by rounding that Adam has enlarged.
+        first = [{name: np.asarray(value)[0] for name, value in ours().items()} for _ in range(2)]
+        for name in peers:
+            peer = comparison.Peer(kind, size, faces, comparison.stages.WAYS[name], platform)
+            differences[name] = comparison.agreement(first, [peer.step(number) for number in range(2)])
+            calls[name] = peer
+    timings = timing.alternate(calls, options.repeats)
+    flops = hardware.flops(ours.compiled) / ours.steps
+    rows = []
+    for name, found in timings.items():
+        items, steps = (ours.items, ours.steps) if name == "ours" else (options.batch, 1)
+        row: dict[str, Any] = {"stage": kind, "size": options.size, "batch": options.batch, "way": name}
+        row |= found.summary(items, devices=len(devices), steps=steps)
+        if name == "ours":
+            row["gflop_per_image"] = flops * len(devices) / options.batch / 1e9
+            row["mfu"] = flops * ours.steps / found.median / peak
+            if not options.quick and (used := energy.per_item(ours, ours.items)) is not None:
+                row["energy_per_image"] = used
+        else:
+            precise = "bfloat16" if comparison.stages.WAYS[name].autocast else "float32"
+            row["difference"] = differences[name]
+            row["same_outputs"] = differences[name] <= max(TOLERANCE[precise], TOLERANCE[options.dtype])
+            if row["same_outputs"]:
+                row["ours_is_faster"] = timing.per_item(timings["ours"], found, ours.items, items)
+        rows.append(row)
+    return rows

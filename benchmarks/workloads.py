@@ -1,0 +1,169 @@
+"""Our training steps with everything they need, made of noise: what they cost does not depend on the pictures."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from advcloak_jax import images, subspace
+from advcloak_jax.config import ImageConfig, PersonConfig
+from advcloak_jax.networks.discriminator import Discriminator
+from advcloak_jax.networks.generator import Generator
+from advcloak_jax.recognizers import zoo
+from advcloak_jax.recognizers.recognizer import embed
+from advcloak_jax.training import parallel, state, steps
+from benchmarks import counts
+from benchmarks.sizes import STAGE_ONE, Size
+
+PyTree = Any
+
+
+class Faces(NamedTuple):
+    """Noise [B, H, W, C] uint8 in groups of a person, as large as a batch."""
+
+    pixels: np.ndarray
+    per_person: int
+
+    @property
+    def unit(self) -> np.ndarray:
+        """Float32 in [0, 1]."""
+        return images.to_unit(self.pixels)
+
+
+class Variables(NamedTuple):
+    """Flax variables of the networks of a stage."""
+
+    generator: PyTree
+    discriminator: PyTree
+    surrogate: PyTree
+
+
+class Workload:
+    """One stage's step, compiled, with its state; calling it makes one dispatch of `steps` steps."""
+
+    def __init__(self, program: Any, state: PyTree, resident: PyTree, chunk: PyTree, items: int, steps: int) -> None:
+        """program: what `parallel.parallelise` made; items and steps: images and steps of one dispatch."""
+        self.program, self.state, self.resident, self.chunk = program, state, resident, chunk
+        self.items, self.steps = items, steps
+        began = time.perf_counter()
+        lowered = program.lower(state, resident, chunk)
+        traced = time.perf_counter()
+        self.compiled = lowered.compile()
+        self.trace_seconds, self.compile_seconds = traced - began, time.perf_counter() - traced
+
+    def __call__(self) -> dict[str, jax.Array]:
+        """Metrics of each step of one more dispatch."""
+        self.state, metrics = self.compiled(self.state, self.resident, self.chunk)
+        return metrics
+
+    def traced(self) -> counts.Count:
+        """FLOP and bytes of one dispatch on each device, from its trace."""
+        return counts.traced(self.program, self.state, self.resident, self.chunk)
+
+
+class Resident(NamedTuple):
+    """What stays on the devices."""
+
+    faces: jax.Array
+    embeddings: jax.Array
+    spaces: PyTree
+    surrogate: PyTree
+    key: jax.Array
+
+
+def noise_faces(batch: int, side: int, per_person: int, seed: int = 0) -> Faces:
+    """Smooth noise, alike within a person."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(60, 196, (batch // per_person, 1, side // 8, side // 8, 3)).repeat(8, 2).repeat(8, 3)
+    pixels = coarse + rng.normal(0, 16, (batch // per_person, per_person, side, side, 3))
+    return Faces(pixels.clip(0, 255).astype(np.uint8).reshape(batch, side, side, 3), per_person)
+
+
+def surrogate_module(size: Size, dtype: Any = jnp.float32) -> Any:
+    """The surrogate of a size."""
+    return zoo.build(
+        size.surrogate, width=size.surrogate_width, embedding_size=size.embedding, dtype=dtype, axis_name=None
+    )
+
+
+def fresh_variables(size: Size, seed: int = 0) -> Variables:
+    """Variables of all three networks from their initialisers."""
+    faces = jnp.zeros((1, size.image, size.image, 3))
+    modules = Generator(size.generator), Discriminator(size.discriminator), surrogate_module(size)
+    return Variables(
+        *(jax.jit(lambda key, m=m: m.init(key, faces, train=False))(jax.random.key(seed)) for m in modules)
+    )
+
+
+def settings(kind: str, batch: int, per_person: int) -> ImageConfig:
+    """Published settings of a stage."""
+    if kind == STAGE_ONE:
+        return ImageConfig(batch=batch)
+    # Warm-up would compute both the class centre and the hull; what lasts is the hull.
+    return PersonConfig(persons=batch // per_person, subspace=kind, warmup_epochs=0)  # type: ignore[arg-type]
+
+
+def stage(
+    kind: str,
+    size: Size,
+    faces: Faces,
+    variables: Variables,
+    *,
+    dtype: Any = jnp.float32,
+    devices: list[jax.Device] | None = None,
+    dispatch: int = 1,
+    learning_rate: float | None = None,
+) -> Workload:
+    """Stage I, or stage II with the subspace `kind`, on a batch that is always the same; `dispatch` steps a call."""
+    devices = devices or jax.local_devices()[:1]
+    batch = len(faces.pixels)
+    config = settings(kind, batch, faces.per_person)
+    gan = steps.Gan(
+        Generator(size.generator, dtype=dtype, axis_name=steps.DEVICES),
+        Discriminator(size.discriminator, dtype=dtype, axis_name=steps.DEVICES),
+        optax.adam(learning_rate or config.learning_rate, b1=config.beta1, b2=config.beta2),
+        config.lambda_norm,
+        config.lambda_adversarial,
+        images.mask_norm_at(size.image, config.norm_floor),
+        batch,
+    )
+    module = surrogate_module(size, dtype)
+    embeddings = jax.jit(lambda v, x: embed(module, v, x))(variables.surrogate, jnp.asarray(faces.unit))
+    by_person = embeddings.reshape(-1, faces.per_person, embeddings.shape[-1])
+    spaces = jax.jit(subspace.fit)(by_person)
+    pixels = faces.pixels
+    if kind != STAGE_ONE:
+        embeddings, pixels = by_person, pixels.reshape(-1, faces.per_person, *pixels.shape[1:])
+    resident = Resident(jnp.asarray(pixels), embeddings, spaces, variables.surrogate, jax.random.key(0))
+    initial = state.start_gan(variables.generator, variables.discriminator, gan.optimiser)
+
+    def bind(resident: Resident) -> Callable[..., Any]:
+        def embedder(faces: jax.Array) -> jax.Array:
+            return embed(module, resident.surrogate, faces)
+
+        if kind == STAGE_ONE:
+            return steps.image_step(gan, embedder)
+        assert isinstance(config, PersonConfig)
+        return steps.person_step(gan, embedder, config, 0)
+
+    def gather(resident: Resident, item: dict[str, jax.Array], number: jax.Array) -> Any:
+        index, key = item["index"], jax.random.fold_in(resident.key, number)
+        pictures = images.to_unit(resident.faces[index])
+        if kind == STAGE_ONE:
+            return steps.ImageBatch(pictures, resident.embeddings[index], item["position"], key)
+        places = (item["position"][:, None] * faces.per_person + jnp.arange(faces.per_person)).reshape(-1)
+        of_persons = jax.tree.map(lambda x: x[index], resident.spaces)
+        return steps.PersonBatch(pictures, resident.embeddings[index], of_persons, places, key)
+
+    index = np.broadcast_to(np.arange(len(pixels), dtype=np.int32), (dispatch, len(pixels))).copy()
+    scanned = parallel.scan_steps(bind, gather, unroll=parallel.wants_unrolling(devices))
+    program = parallel.parallelise(scanned, devices, "shard_map")
+    # The state is donated, so each workload has a copy of its own.
+    placed = parallel.replicate(jax.tree.map(jnp.copy, initial), devices)
+    resident = parallel.replicate(resident, devices)
+    chunk = {"index": index, "position": index}
+    return Workload(program, placed, resident, chunk, batch * dispatch, dispatch)
