@@ -177,7 +177,9 @@ ONE_INPUT: list[tuple[str, dict[str, Any], Callable[[np.ndarray], np.ndarray]]] 
 ]
 
 
-@pytest.mark.parametrize(("op", "attributes", "wanted"), ONE_INPUT, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("op", "attributes", "wanted"), ONE_INPUT, ids=lambda value: None if callable(value) else str(value)[:40]
+)
 def test_operators_of_one_input(op: str, attributes: dict[str, Any], wanted: Callable[..., np.ndarray]) -> None:
     writer = SymbolWriter()
     writer.op(op, "o", writer.data, **attributes)
