@@ -6,7 +6,6 @@ all, with a note beside it; everything is in OUT.partial until the last file is 
 """
 
 import dataclasses
-import io
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ from advcloak_jax.data import manifest
 from advcloak_jax.data.decode import BadImageError
 from advcloak_jax.data.listing import Listing
 from advcloak_jax.data.manifest import Manifest, Part
-from advcloak_jax.data.records import Encoded, encode, features
+from advcloak_jax.data.records import Encoded, encode, features, serialise
 from advcloak_jax.errors import UserError
 
 REPORT = "report"
@@ -141,8 +140,7 @@ def _write_shard(
                             _refuse(bad[0])
                         continue
                     person = int(listing.owner[item])
-                    image = io.BytesIO(found.image) if isinstance(found.image, bytes) else found.image
-                    writer.write(connectors.serialize_example({"image": image, "identity": listing.names[person]}))
+                    writer.write(serialise(connectors, found.image, listing.names[person]))
                     owner.append(person)
                     resized += found.resized
                 count(len(block))

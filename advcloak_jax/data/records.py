@@ -54,6 +54,19 @@ def features(encoding: Encoding, size: int) -> Any:
     return tfds.features.FeaturesDict({"image": image, "identity": tfds.features.Text()})
 
 
+def serialise(connectors: Any, image: bytes | np.ndarray, identity: str) -> bytes:
+    """One record of `features`: the same bytes in every process.
+
+    TFDS leaves the order of the two fields to protobuf, which draws it anew for each process.
+    """
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    values = {"image": io.BytesIO(image) if isinstance(image, bytes) else image, "identity": identity}
+    record = tf_example_pb2.Example.FromString(connectors.serialize_example(values))
+    found: bytes = record.SerializeToString(deterministic=True)
+    return found
+
+
 def picture(record: bytes, encoding: Encoding, stored_size: int, image_size: int) -> np.ndarray:
     """Decode one record, a serialised tf.train.Example, to [image_size, image_size, 3] uint8. Raises BadImageError."""
     from tensorflow_datasets.proto import tf_example_pb2
