@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.extend import core
 
+from advcloak_jax.training import flops
 from benchmarks.sizes import Size
 
 
@@ -144,20 +144,4 @@ def _of_product(equation: Any) -> Count:
         (contracted, _), _ = equation.params["dimension_numbers"]
         depth = math.prod(left.shape[i] for i in contracted)
         return Count(2.0 * math.prod(made.shape) * depth, moved)
-    return Count(2.0 * _taps(equation, left.shape, right.shape, made.shape), moved)
-
-
-def _taps(equation: Any, left: tuple[int, ...], right: tuple[int, ...], made: tuple[int, ...]) -> int:
-    """Multiply-adds of a convolution that meet a pixel: neither padding nor a zero between the pixels."""
-    params = equation.params
-    numbers = params["dimension_numbers"]
-    images, outputs = made[numbers.out_spec[0]], made[numbers.out_spec[1]]
-    inputs = right[numbers.rhs_spec[1]]  # of one group
-    taps = 1
-    for axis in range(len(made) - 2):
-        pixels, kernel = left[numbers.lhs_spec[2 + axis]], right[numbers.rhs_spec[2 + axis]]
-        places = np.arange(made[numbers.out_spec[2 + axis]])[:, None] * params["window_strides"][axis]
-        places = places + np.arange(kernel)[None] * params["rhs_dilation"][axis] - params["padding"][axis][0]
-        spread = params["lhs_dilation"][axis]
-        taps *= int(((places >= 0) & (places <= (pixels - 1) * spread) & (places % spread == 0)).sum())
-    return taps * images * outputs * inputs // params["batch_group_count"]
+    return Count(flops.of_convolution(equation), moved)

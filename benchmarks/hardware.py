@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from advcloak_jax.training import device_peaks
 from benchmarks import timing
 
 SIDES = {"cpu": 2048}
@@ -18,7 +19,14 @@ def matrix_rate(dtype: str = "float32", *, quick: bool = False) -> dict[str, Any
     square = jnp.full((side, side), 0.5, dtype)
     product = jax.jit(lambda a: a @ a)
     found = timing.measure(lambda: product(square), 1 if quick else 5, warmup=2)
-    return {"dtype": dtype, "side": side, "flop_per_second": 2 * side**3 / min(found.seconds)}
+    peak = device_peaks.find(jax.devices()[0].device_kind)
+    measured = 2 * side**3 / min(found.seconds)
+    return {"dtype": dtype, "side": side, "flop_per_second": measured, "published": peak and peak.flops(dtype)}
+
+
+def mfu_base(rate: dict[str, Any]) -> float:
+    """FLOP per second that an MFU is a share of: the published peak where there is one, else the measured rate."""
+    return rate["published"] or rate["flop_per_second"]
 
 
 def copy_bandwidth(*, quick: bool = False) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> report.Outcome:
         options.names, options.batch, options.repeats = ["mobilefacenet"], 2, 1
     peak = hardware.matrix_rate(options.dtype, quick=options.quick)
     found = {
-        name: measure(name, options.batch, options.repeats, options.dtype, peak["flop_per_second"])
+        name: measure(name, options.batch, options.repeats, options.dtype, hardware.mfu_base(peak))
         for name in options.names
     }
     rows = [{"backbone": name, "way": "ours"} | one for name, one in found.items()]

@@ -160,7 +160,7 @@ def stage(
         return steps.PersonBatch(pictures, resident.embeddings[index], of_persons, places, key)
 
     index = np.broadcast_to(np.arange(len(pixels), dtype=np.int32), (dispatch, len(pixels))).copy()
-    scanned = parallel.scan_steps(bind, gather, unroll=parallel.wants_unrolling(devices))
+    scanned = parallel.scan_steps(bind, gather, unroll=parallel.wants_unrolling(devices), on_nan=config.on_nan)
     program = parallel.parallelise(scanned, devices, "shard_map")
     # The state is donated, so each workload has a copy of its own.
     placed = parallel.replicate(jax.tree.map(jnp.copy, initial), devices)

@@ -109,6 +109,7 @@ def test_an_exchange_takes_longer_with_bytes_devices_and_operations() -> None:
     assert collectives.ring_seconds(1e6, 2, 1e9, 0, 1) == pytest.approx(1e-3)
 
 
+@pytest.mark.slow
 def test_the_step_exchanges_its_gradients() -> None:
     size = SIZES["quick"]
     variables = workloads.fresh_variables(size)
@@ -151,7 +152,7 @@ def test_projection_equals_cvx(tmp_path: Path) -> None:
     assert all(row["error_max"] < 1e-4 for row in rows)
 
 
-@pytest.mark.parametrize("arguments", [["stages", "--peers", "slow"], ["stages", "--persons", "3"]])
+@pytest.mark.parametrize("arguments", [["stages", "--peers", "slow"], ["stages", "--batch", "7"]])
 def test_bad_flags_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed (requirements-peers.txt)")
     assert command.main(arguments) == 2
@@ -165,7 +166,7 @@ def test_the_peers_step_is_ours(kind: str) -> None:
     from benchmarks.peers import comparison
 
     size, faces = SIZES["quick"], workloads.noise_faces(8, SIZES["quick"].image, 4)
-    ours = workloads.stage(kind, size, faces, comparison.our_variables(size), learning_rate=None)
+    ours = workloads.stage(kind, size, faces, comparison.our_variables(size))
     first = [ours() for _ in range(2)]
     for way in ("eager", "authors"):
         peer = comparison.Peer(kind, size, faces, comparison.stages.WAYS[way], "cpu")

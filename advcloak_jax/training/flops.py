@@ -63,7 +63,7 @@ def _of_equation(equation: Any) -> float:
         kernel = equation.invars[1].aval.shape
         return 2.0 * equation.outvars[0].aval.size * kernel[0] * kernel[1]
     if equation.primitive.name == "conv_general_dilated":
-        return _of_convolution(equation)
+        return of_convolution(equation)
     if equation.primitive.name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
         left = equation.invars[0].aval.shape
@@ -71,8 +71,8 @@ def _of_equation(equation: Any) -> float:
     return 0.0
 
 
-def _of_convolution(equation: Any) -> float:
-    """Without the products with the zeros of padding and dilation."""
+def of_convolution(equation: Any) -> float:
+    """Of a `conv_general_dilated` equation, without the products with the zeros of padding and dilation."""
     parameters = equation.params
     (image, kernel), made = ([one.aval.shape for one in equation.invars], equation.outvars[0].aval.shape)
     numbers = parameters["dimension_numbers"]
