@@ -1,6 +1,9 @@
 """The benchmarks count right, run from end to end, and compare like with like."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -15,6 +18,7 @@ from benchmarks import __main__ as command
 from benchmarks import collectives, counts, hardware, timing, workloads
 from benchmarks.sizes import SIZES, STAGE_ONE
 
+ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
@@ -142,6 +146,17 @@ def test_runs(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixtur
     assert found["subcommand"] == arguments[0]
     assert len(found["rows"]) >= 1
     assert len(capsys.readouterr().out.splitlines()) > len(found["rows"])
+
+
+def test_masks_run_as_they_are_compiled_for_users() -> None:
+    """LowKey at this size once ended the process: XLA's optimised program of it crashed."""
+    command_line = [sys.executable, "-m", "benchmarks", "masks", "--quick", "--methods", "lowkey"]
+    plain = {
+        name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_DISABLE_MOST_OPTIMIZATIONS")
+    }
+    done = subprocess.run(command_line, cwd=ROOT, env=plain, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "lowkey" in done.stdout
 
 
 def test_projection_equals_cvx(tmp_path: Path) -> None:

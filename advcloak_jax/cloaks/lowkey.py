@@ -58,15 +58,22 @@ def blur(images: jax.Array, size: int, sigma: float) -> jax.Array:
 
 
 def perceptual_distance(recognizer: Recognizer, originals: jax.Array, images: jax.Array, maps: int) -> jax.Array:
-    """How different images [B, H, W, C] look from their originals, [B]: LPIPS' formula on a recogniser's first maps."""
-    count = len(images)
-    both = first_maps(recognizer, jnp.concatenate([originals, images]), maps)
-    total = jnp.zeros(count)
-    for values in both:
-        squares = jnp.sum(jnp.square(values.astype(jnp.float32)), -1, keepdims=True)
-        unit = values * jax.lax.rsqrt(squares + _TINY)
-        total += jnp.mean(jnp.sum(jnp.square(unit[count:] - unit[:count]), -1), (1, 2))
+    """How different images [B, H, W, C] look from their originals, [B]: LPIPS' formula on a recogniser's first maps.
+
+    Originals and images go through the network apart: on the halves of one batch XLA's CPU backend (jaxlib 0.10.2)
+    makes, at some sizes, a program that crashes the process; without its fusion for YNNPACK it does not.
+    """
+    total = jnp.zeros(len(images))
+    pairs = zip(first_maps(recognizer, originals, maps), first_maps(recognizer, images, maps), strict=True)
+    for before, after in pairs:
+        total += jnp.mean(jnp.sum(jnp.square(_unit_channels(after) - _unit_channels(before)), -1), (1, 2))
     return total
+
+
+def _unit_channels(values: jax.Array) -> jax.Array:
+    """Feature maps [B, h, w, C] of unit length across channels."""
+    squares = jnp.sum(jnp.square(values.astype(jnp.float32)), -1, keepdims=True)
+    return values * jax.lax.rsqrt(squares + _TINY)
 
 
 def _features(recognizer: Recognizer, images: jax.Array) -> jax.Array:
