@@ -148,6 +148,7 @@ def test_runs(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixtur
     assert len(capsys.readouterr().out.splitlines()) > len(found["rows"])
 
 
+@pytest.mark.slow
 def test_masks_run_as_they_are_compiled_for_users() -> None:
     """LowKey at this size once ended the process: XLA's optimised program of it crashed."""
     command_line = [sys.executable, "-m", "benchmarks", "masks", "--quick", "--methods", "lowkey"]
