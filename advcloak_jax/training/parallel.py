@@ -198,11 +198,20 @@ def _with_pmap(
     specs: PyTree,
     resident_specs: PyTree,
 ) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]:
-    axes = None if specs is None else jax.tree.map(_shared_axis, specs, is_leaf=_is_spec)
+    # The state goes in and out as a tuple: of several processes, pmap wants to hash where its axes are, dicts too.
+    layout = None if specs is None else jax.tree.structure(specs, is_leaf=_is_spec)
+    axes = None if specs is None else tuple(map(_shared_axis, jax.tree.leaves(specs, is_leaf=_is_spec)))
     of_resident = jax.tree.map(_shared_axis, resident_specs, is_leaf=_is_spec)
     own = _own(devices)
+
+    def on_arrays(arrays: PyTree, resident: PyTree, chunk: PyTree) -> tuple[PyTree, PyTree]:
+        if layout is None:
+            return run(arrays, resident, chunk)
+        state, metrics = run(jax.tree.unflatten(layout, arrays), resident, chunk)
+        return tuple(jax.tree.leaves(state)), metrics
+
     mapped = jax.pmap(
-        run,
+        on_arrays,
         axis_name=DEVICES,
         in_axes=(axes, of_resident, 0),
         out_axes=(axes, None),
@@ -212,7 +221,10 @@ def _with_pmap(
 
     def call(state: PyTree, resident: PyTree, chunk: PyTree) -> tuple[PyTree, PyTree]:
         dealt = chunk if _is_placed(chunk) else jax.tree.map(lambda x: _deal(x, len(own)), chunk)
-        return mapped(state, resident, dealt)
+        if layout is None:
+            return mapped(state, resident, dealt)
+        arrays, metrics = mapped(tuple(jax.tree.leaves(state)), resident, dealt)
+        return jax.tree.unflatten(layout, arrays), metrics
 
     if specs is None:
 
