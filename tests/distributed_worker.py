@@ -1,0 +1,104 @@
+"""What test_distributed.py runs as processes: `python distributed_worker.py WHAT FOLDER COORDINATOR PROCESSES ID`."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from advcloak_jax import cli
+from advcloak_jax.config import ClusterConfig, ImageConfig
+from advcloak_jax.jobs import evaluate, train
+from advcloak_jax.training import distributed, parallel
+from advcloak_jax.training.loop import Job
+from advcloak_jax.training.loop import train as run_loop
+from advcloak_jax.training.runs import Run, start_run
+from advcloak_jax.training.steps import DEVICES
+
+FACES = [
+    *("--data", "synthetic:24x6", "--image-size", "32", "--split.protected", "3", "--split.n-inference", "2"),
+    *("--split.n-test", "2", "--split.generator", "6", "--split.generator-images", "4", "--split.validation", "3"),
+    *("--split.surrogate", "4", "--split.target", "4"),
+]
+RHYTHM = ["--steps", "4", "--steps-per-dispatch", "2", "--log-every", "2", "--checkpoint-every", "4"]
+BACKBONE = ["--architecture", "mobilefacenet", "--width", "0.125", "--embedding-size", "16", "--batch", "8"]
+RECOGNIZER = [*FACES, *RHYTHM, *BACKBONE, "--learning-rate", "0.01"]
+NETWORKS = ["--generator-width", "4", "--discriminator-width", "4", "--batch", "4", "--learning-rate", "1e-3"]
+TRAINING = {
+    "recognizer": ["recognizer", *RECOGNIZER],
+    "sharded": ["recognizer", *RECOGNIZER, "--classifier", "sharded", "--part", "target"],
+    "image": ["image", "--surrogate", "recognizer", *NETWORKS, *RHYTHM],
+    "person": ["person", "--generator", "image", "--persons", "2", "--warmup-epochs", "1", *RHYTHM],
+}
+MAPPINGS = {"recognizer": "pmap", "sharded": "shard_map", "image": "shard_map", "person": "pmap"}
+"""Which way several processes map; one process always uses pmap."""
+EVALUATION = [
+    ["table", "--cloaks", "image", "person", "--targets", "sharded", "--out", "table", "--bootstrap", "100"],
+    ["verify", "--targets", "recognizer", "sharded", "--out", "verify", "--data", "synthetic:52x6"],
+]
+STEPS = 40
+
+
+def jobs() -> None:
+    """Every job on real networks, made very small; the evaluation embeds more than one block of faces."""
+    for name, arguments in TRAINING.items():
+        mapping = MAPPINGS[name] if distributed.active() else "pmap"
+        train.main([*arguments, "--run", name, "--parallel", mapping])
+    for arguments in EVALUATION:
+        evaluate.main(arguments)
+
+
+def loop(folder: Path, kind: str) -> None:
+    """A job of a few numbers whose every step meets the other processes and takes a while."""
+    devices = parallel.pick_devices(0, 4, "--batch")
+
+    def step(state: Any, resident: jax.Array, chunk: dict[str, jax.Array]) -> tuple[Any, dict[str, jax.Array]]:
+        total = lax.psum(chunk["x"].sum(), DEVICES)
+        new = {"step": state["step"] + 1, "sum": state["sum"] * resident + total}
+        return new, {"loss": new["sum"][None]}
+
+    mapped = parallel.parallelise(step, devices, kind)
+    resident = parallel.reside(jnp.float32(0.75), devices, kind)
+
+    def advance(state: Any, first: int, count: int) -> Any:
+        time.sleep(0.05)
+        # Whole numbers add up the same in any order.
+        x = np.arange(first, first + 4, dtype=np.float32)[None]
+        return mapped(state, resident, parallel.own_part({"x": x}))
+
+    config = ImageConfig(run=str(folder), steps_per_dispatch=1, log_every=2, checkpoint_every=10, resume=True)
+    run = start_run("image", config) if distributed.writes() else Run(folder, "image", config)
+    distributed.barrier("begin")
+    job = Job(
+        steps=STEPS,
+        images_per_step=4,
+        state=parallel.replicate({"step": jnp.int32(0), "sum": jnp.float32(0)}, devices),
+        advance=advance,
+        validate=lambda state: {"value": float(state["sum"])},
+        rank=lambda validation: validation["value"],
+        picture=None,
+        columns=("loss", "value"),
+    )
+    run_loop(run, job, sample=lambda step, picture: None)
+
+
+def main(arguments: Any) -> None:
+    what, folder, coordinator, processes, number = arguments
+    config = ClusterConfig(
+        coordinator=coordinator, processes=int(processes), process_id=int(number), initialization_timeout=60
+    )
+    with distributed.joined(config if int(processes) > 1 else ClusterConfig()):
+        if what == "jobs":
+            jobs()
+        else:
+            loop(Path(folder), what)
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

@@ -1,0 +1,251 @@
+"""Two processes do what one does with the same global batch; lost ones, late ones and stopped ones are told."""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import small_training as small
+from distributed_worker import STEPS, TRAINING
+
+from advcloak_jax.config import ClusterConfig
+from advcloak_jax.errors import UserError
+from advcloak_jax.training import distributed
+from advcloak_jax.training.checkpoint import read_checkpoint
+from advcloak_jax.training.metrics import read_metrics
+
+WORKER = Path(__file__).with_name("distributed_worker.py")
+PATIENCE = 600.0
+"""Seconds after which a test gives up on a process."""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def launch(what: str, folder: Path, processes: int) -> list[subprocess.Popen[str]]:
+    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    port = free_port()
+    return [
+        subprocess.Popen(
+            [sys.executable, str(WORKER), what, str(folder), f"127.0.0.1:{port}", str(processes), str(number)],
+            cwd=folder.parent,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(processes)
+    ]
+
+
+def finish(processes: list[subprocess.Popen[str]], status: int = 0) -> list[str]:
+    """Wait for all; what each wrote on standard error."""
+    errors = [process.communicate(timeout=PATIENCE)[1] for process in processes]
+    assert [process.returncode for process in processes] == [status] * len(processes), errors
+    return errors
+
+
+def until_step(folder: Path, step: int) -> None:
+    """Wait until metrics of this step are written."""
+    ends = time.monotonic() + PATIENCE
+    while not (folder / "metrics.csv").exists() or not any(int(r["step"]) >= step for r in read_metrics(folder)):
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
+    single, double = launch("jobs", one / "x", 1), launch("jobs", two / "x", 2)
+    finish(single)
+    finish(double)
+    return one, two
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    finish(launch("shard_map", folder, 2))
+    return folder
+
+
+class TestFlags:
+    def test_half_of_them(self) -> None:
+        with pytest.raises(UserError, match=r"belong together; --processes and --process-id is missing"):
+            ClusterConfig(coordinator="a:1")
+
+    @pytest.mark.parametrize("number", [-1, 2])
+    def test_a_number_that_cannot_be(self, number: int) -> None:
+        with pytest.raises(UserError, match=rf"--process-id {number} must be from 0 to 1"):
+            ClusterConfig(coordinator="a:1", processes=2, process_id=number)
+
+    @pytest.mark.parametrize("where", ["node1", "node1:", ":5", "node1:99999", "node1:x"])
+    def test_a_coordinator_that_is_no_address(self, where: str) -> None:
+        with pytest.raises(UserError, match=r"is no HOST:PORT, as in node1:12345"):
+            ClusterConfig(coordinator=where, processes=2, process_id=0)
+
+    def test_both_ways_at_once(self) -> None:
+        with pytest.raises(UserError, match=r"--distributed auto finds the processes itself"):
+            ClusterConfig(coordinator="a:1", processes=2, process_id=0, distributed="auto")
+
+    def test_nobody_there(self) -> None:
+        where = f"127.0.0.1:{free_port()}"
+        config = ClusterConfig(coordinator=where, processes=2, process_id=1, initialization_timeout=1)
+        with (
+            pytest.raises(UserError, match=rf"--coordinator {where} was not reached within 1 s"),
+            distributed.joined(config),
+        ):
+            raise AssertionError
+
+    def test_no_cluster_to_find(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in [name for name in os.environ if name.startswith(("SLURM_", "OMPI_", "KUBERNETES_"))]:
+            monkeypatch.delenv(name)
+
+        def fail(*_: Any, **__: Any) -> None:
+            raise ValueError("coordinator_address should be defined.")
+
+        monkeypatch.setattr(jax.distributed, "initialize", fail)
+        with (
+            pytest.raises(UserError, match=r"--distributed auto finds no cluster here"),
+            distributed.joined(ClusterConfig(distributed="auto")),
+        ):
+            raise AssertionError
+
+    def test_alone_nothing_is_started(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(jax.distributed, "initialize", None)
+        with distributed.joined(ClusterConfig()):
+            assert not distributed.active()
+            assert distributed.writes()
+            assert distributed.share("x", lambda: {"a": 1}) == {"a": 1}
+
+
+def test_last_words(capfd: pytest.CaptureFixture[str]) -> None:
+    for said, expected in ((["one", "two"], "two\n"), (["one", ""], "")):
+        words = distributed.LastWords()
+        for sentence in said:
+            words.are(sentence)
+        assert words._shell.stdin is not None
+        words._shell.stdin.close()  # as when the process is gone
+        words._shell.wait()
+        assert capfd.readouterr().err == expected
+
+
+@pytest.mark.slow
+class TestEveryJob:
+    """One launch of two processes and one of a single process, each through all jobs."""
+
+    @pytest.mark.parametrize("job", TRAINING)
+    def test_states_are_those_of_one_process(self, folders: tuple[Path, Path], job: str) -> None:
+        (step, one), (other, two) = (read_checkpoint(folder / job / "checkpoints", best=False) for folder in folders)
+        assert step == other == 4
+        for part in one:
+            if part != "step":
+                assert small.relative(two[part], one[part]) < 1e-3, part
+
+    @pytest.mark.parametrize("job", TRAINING)
+    def test_metrics_are_those_of_one_process(self, folders: tuple[Path, Path], job: str) -> None:
+        one, two = (read_metrics(folder / job) for folder in folders)
+        assert [list(row) for row in one] == [list(row) for row in two]
+        for here, there in zip(two, one, strict=True):
+            for name, value in there.items():
+                if value and name != "images_per_second":
+                    np.testing.assert_allclose(float(here[name]), float(value), rtol=2e-3, atol=1e-4, err_msg=name)
+
+    def test_first_steps_agree_to_rounding(self, folders: tuple[Path, Path]) -> None:
+        for job in TRAINING:
+            one, two = (read_metrics(folder / job)[0] for folder in folders)
+            for name in ("loss", "adversarial", "discriminator"):
+                if name in one:
+                    np.testing.assert_allclose(float(two[name]), float(one[name]), rtol=1e-4, err_msg=f"{job} {name}")
+
+    def test_evaluation_is_that_of_one_process(self, folders: tuple[Path, Path]) -> None:
+        one, two = (json.loads((folder / "verify" / "verification.json").read_text()) for folder in folders)
+        for name, found in one["recognisers"].items():
+            np.testing.assert_allclose(two["recognisers"][name]["auc"], found["auc"], atol=2e-3)
+        tables = []
+        for folder in folders:
+            with (folder / "table" / "table.csv").open() as file:
+                tables.append(list(csv.DictReader(file)))
+        assert [(row["method"], row["target"], row["k"]) for row in tables[0]] == [
+            (row["method"], row["target"], row["k"]) for row in tables[1]
+        ]
+
+    def test_one_process_writes(self, folders: tuple[Path, Path]) -> None:
+        for job in TRAINING:
+            assert len(list((folders[1] / job / "tensorboard").iterdir())) == 1
+            steps = [row["step"] for row in read_metrics(folders[1] / job)]
+            assert steps == ["2", "4", "4"]
+
+
+@pytest.mark.slow
+class TestSurvival:
+    @pytest.mark.parametrize(("who", "kind"), [(1, "shard_map"), (0, "pmap")])
+    def test_sigterm_to_one_stops_all_at_the_same_step(
+        self, tmp_path: Path, undisturbed: Path, who: int, kind: str
+    ) -> None:
+        processes = launch(kind, tmp_path / "run", 2)
+        until_step(tmp_path / "run", 12)
+        processes[who].send_signal(signal.SIGTERM)
+        errors = finish(processes, 143)
+        step, _ = read_checkpoint(tmp_path / "run" / "checkpoints", best=False)
+        assert 12 < step < STEPS
+        assert f"Stopped by SIGTERM at step {step}" in errors[0]
+        assert "s after the signal" in errors[who]
+        # The other way to map, to show that checkpoints do not depend on it.
+        finish(launch("pmap", tmp_path / "run", 2))
+        same(tmp_path / "run", undisturbed)
+
+    def test_a_killed_process_ends_the_others_with_a_sentence(self, tmp_path: Path, undisturbed: Path) -> None:
+        processes = launch("shard_map", tmp_path / "run", 2)
+        until_step(tmp_path / "run", 12)
+        processes[1].kill()
+        began = time.monotonic()
+        _, errors = processes[0].communicate(timeout=PATIENCE)
+        assert time.monotonic() - began < 60
+        assert processes[0].returncode not in (0, None)
+        assert errors.strip().splitlines()[-1].startswith("error: ")
+        assert "lost" in errors.strip().splitlines()[-1]
+        processes[1].communicate()
+        # One process goes on where two were.
+        finish(launch("shard_map", tmp_path / "run", 1))
+        same(tmp_path / "run", undisturbed)
+
+    def test_one_that_never_comes(self, tmp_path: Path) -> None:
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+        arguments = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", "2", "--process-id", "0"]
+        program = Path(__file__).resolve().parents[1] / "train.py"
+        answer = subprocess.run(
+            [sys.executable, str(program), "recognizer", *arguments, "--initialization-timeout", "3"],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert answer.returncode != 0
+        time.sleep(0.2)
+        assert "error: not all processes came within 3 s; check that all were started" in answer.stderr
+
+
+def same(run: Path, other: Path) -> None:
+    """The last states and all rows."""
+    (step, here), (there_step, there) = (read_checkpoint(r / "checkpoints", best=False) for r in (run, other))
+    assert step == there_step == STEPS
+    assert all(here[name].tobytes() == there[name].tobytes() for name in ("step", "sum"))
+    rows = [
+        [{name: value for name, value in row.items() if name != "images_per_second"} for row in read_metrics(r)]
+        for r in (run, other)
+    ]
+    assert rows[0] == rows[1]
