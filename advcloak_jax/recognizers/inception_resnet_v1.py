@@ -19,6 +19,7 @@ from advcloak_jax.recognizers.inception_layers import (
     max_pool,
     same,
 )
+from advcloak_jax.recognizers.layers import Dropout
 
 FACENET = Convention(std=(128.0, 128.0, 128.0), size=(160, 160))
 """What the published weights read."""
@@ -81,7 +82,7 @@ class InceptionResNetV1(nn.Module):
             ResidualBlock(BLOCK_C, 1.0, activate=False, name="block_c_5", **common), x, remat=self.remat, train=train
         )
         x = x.astype(jnp.float32).mean((1, 2))
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout, self.axis_name)(x, train=train)
         x = nn.Dense(
             self.embedding_size,
             use_bias=False,

@@ -1,4 +1,4 @@
-"""What the recognisers share: channel counts, PReLU, depthwise convolution, the embedding head."""
+"""What the recognisers share: channel counts, PReLU, depthwise convolution, dropout, the embedding head."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from advcloak_jax.networks.layers import KAIMING_NORMAL, BatchNorm, Dtype, flax_convolution
 from advcloak_jax.recognizers.depthwise import depthwise
@@ -99,6 +100,26 @@ def _in_groups(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     return made.reshape(*made.shape[:3], -1)
 
 
+class Dropout(nn.Module):
+    """Dropout that draws for each face by its place in the batch of all devices, however many these are.
+
+    Needs the generator "dropout" in training, the same on all devices.
+    """
+
+    rate: float
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """[B, ...] -> [B, ...]: each value is 0 with probability `rate`, else divided by 1 - rate."""
+        if not train or not self.rate:
+            return x
+        before = 0 if self.axis_name is None else lax.axis_index(self.axis_name) * len(x)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(self.make_rng("dropout"), before + jnp.arange(len(x)))
+        kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, x.shape[1:]))(keys)
+        return jnp.where(kept, x / (1 - self.rate), jnp.zeros((), x.dtype))
+
+
 class Head(nn.Module):
     """The feature map to the embedding: BatchNorm, dropout, flatten, dense, BatchNorm."""
 
@@ -111,7 +132,7 @@ class Head(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """[B, h, w, C] -> [B, d] float32, not normalised. In training needs the generator "dropout"."""
         x = BatchNorm(axis_name=self.axis_name, name="norm_map")(x, train=train)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout, self.axis_name)(x, train=train)
         x = x.reshape(x.shape[0], -1)
         x = nn.Dense(self.embedding_size, kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype, name="dense")(
             x

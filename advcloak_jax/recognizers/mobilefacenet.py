@@ -11,7 +11,7 @@ from advcloak_jax.networks.layers import KAIMING_NORMAL, BatchNorm, Dtype
 from advcloak_jax.networks.remat import run_block
 from advcloak_jax.recognizers.convention import Convention, prepare
 from advcloak_jax.recognizers.depthwise import depthwise
-from advcloak_jax.recognizers.layers import DepthwiseConv, PReLU, conv, scaled_channels
+from advcloak_jax.recognizers.layers import DepthwiseConv, Dropout, PReLU, conv, scaled_channels
 
 Units = tuple[int, int, int, int]
 
@@ -121,7 +121,7 @@ class MobileFaceNet(nn.Module):
         x = self._norm(x, "last", train)
         x = nn.relu6(x) if self.relu6 else PReLU(name="last_act")(x)
         x = self._norm(GlobalDepthwise(self.dtype, name="global")(x), "global", train)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout, self.axis_name)(x, train=train)
         x = nn.Dense(
             self.embedding_size,
             use_bias=self.relu6,

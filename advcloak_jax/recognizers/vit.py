@@ -8,6 +8,7 @@ from advcloak_jax.errors import UserError
 from advcloak_jax.networks.layers import BatchNorm, Dtype
 from advcloak_jax.networks.remat import run_block
 from advcloak_jax.recognizers.convention import Convention, prepare
+from advcloak_jax.recognizers.layers import Dropout
 
 PATCH = 8
 HEAD_SIZE = 64
@@ -124,6 +125,6 @@ class ViT(nn.Module):
         for i in range(self.depth):
             x = run_block(Block(heads, self.dtype, name=f"block_{i}"), x, remat=self.remat)
         x = TokenNorm(name="norm")(x).mean(1)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout, self.axis_name)(x, train=train)
         x = _dense(self.embedding_size, self.dtype, "dense")(x)
         return BatchNorm(axis_name=self.axis_name, name="norm_embedding")(x.astype(jnp.float32), train=train)

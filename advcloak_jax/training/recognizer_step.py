@@ -29,7 +29,6 @@ def recognizer_step(
 
     sharded_classes: the number of classes, when the classifier is spread over the devices (class_parallel.py); None
     when each device has all of it. The results are the same. parts: see accumulate.py.
-    Dropout draws per device: runs on different device counts agree in law, not bit for bit, where dropout is used.
     """
 
     def loss(
@@ -60,7 +59,6 @@ def recognizer_step(
 
     def step(state: RecognizerState, batch: RecognizerBatch) -> tuple[RecognizerState, Metrics]:
         flip_key, dropout_key = jax.random.split(batch.key)
-        dropout_key = jax.random.fold_in(dropout_key, lax.axis_index(DEVICES))
 
         def part_of(carry: PyTree, part: PyTree, number: jax.Array) -> tuple[PyTree, PyTree]:
             faces, labels, positions = part
