@@ -16,6 +16,7 @@ from advcloak_jax import cli
 from advcloak_jax.config import ClusterConfig, ImageConfig
 from advcloak_jax.jobs import evaluate, train
 from advcloak_jax.training import distributed, parallel
+from advcloak_jax.training.feed import ResidentFeed
 from advcloak_jax.training.loop import Job
 from advcloak_jax.training.loop import train as run_loop
 from advcloak_jax.training.runs import Run, start_run
@@ -27,7 +28,18 @@ FACES = [
     *("--split.surrogate", "4", "--split.target", "4"),
 ]
 RHYTHM = ["--steps", "4", "--steps-per-dispatch", "2", "--log-every", "2", "--checkpoint-every", "4"]
-BACKBONE = ["--architecture", "mobilefacenet", "--width", "0.125", "--embedding-size", "16", "--batch", "8"]
+BACKBONE = [
+    "--architecture",
+    "mobilefacenet",
+    "--width",
+    "0.125",
+    "--embedding-size",
+    "16",
+    "--batch",
+    "8",
+    "--dropout",
+    "0.3",
+]
 RECOGNIZER = [*FACES, *RHYTHM, *BACKBONE, "--learning-rate", "0.01"]
 NETWORKS = ["--generator-width", "4", "--discriminator-width", "4", "--batch", "4", "--learning-rate", "1e-3"]
 TRAINING = {
@@ -84,6 +96,9 @@ def loop(folder: Path, kind: str) -> None:
         rank=lambda validation: validation["value"],
         picture=None,
         columns=("loss", "value"),
+        feed=ResidentFeed({}, lambda first, count: np.zeros((count, 4), np.int32), devices, kind),
+        flops=1e6,
+        devices=devices,
     )
     run_loop(run, job, sample=lambda step, picture: None)
 

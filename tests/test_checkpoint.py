@@ -1,5 +1,7 @@
 """Checkpoints: exact, unharmed by what comes after, the right ones kept, mismatches told."""
 
+import contextlib
+import hashlib
 import json
 import os
 import subprocess
@@ -13,6 +15,7 @@ import numpy as np
 import optax
 import pytest
 
+from advcloak_jax.cli import _of_the_machine
 from advcloak_jax.errors import UserError
 from advcloak_jax.training import parallel
 from advcloak_jax.training.checkpoint import Checkpoints, read_checkpoint
@@ -130,6 +133,110 @@ def test_a_damaged_checkpoint_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="damaged"):
         again.restore(1, state())
     again.close()
+
+
+def spoil(checkpoint: Path, how: str) -> None:
+    """What a crash, a bad disk or a stray hand may do to a checkpoint."""
+    data = max(
+        (path for path in checkpoint.rglob("*") if path.parent.name == "d"), key=lambda path: path.stat().st_size
+    )
+    if how == "torn":
+        data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    elif how == "altered":  # one bit, where only a checksum sees it
+        content = bytearray(data.read_bytes())
+        content[len(content) // 2] ^= 1
+        data.write_bytes(content)
+    elif how == "missing":
+        data.unlink()
+    elif how == "metrics":
+        (checkpoint / "metrics" / "metrics").write_text("{")
+    elif how == "sums":
+        (checkpoint / "SHA256SUMS").write_bytes(b"")
+    elif how == "torn, without sums":
+        (checkpoint / "SHA256SUMS").unlink()
+        for path in checkpoint.rglob("*"):
+            if path.is_file() and path.parent.name == "d":
+                path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    else:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("how", ["torn", "altered", "missing", "metrics", "sums", "torn, without sums"])
+def test_a_damaged_newest_one_makes_way_for_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=3)
+    for step in (1, 2):
+        checkpoints.save(step, state(float(step)), step, {"loss": float(step)})
+    checkpoints.close()
+    spoil(tmp_path / "checkpoints" / "2", how)
+    again = Checkpoints(tmp_path / "checkpoints", keep=3)
+    found = again.newest(state())
+    assert found is not None
+    assert (found.step, found.notes) == (1, {"loss": 1.0})
+    equal(found.state, state(1.0))
+    assert "checkpoints/2 is damaged" in caplog.text
+    assert (tmp_path / "damaged" / "2").is_dir()
+    # The same step can be saved again, and damaged again.
+    again.save(2, state(2.0), 2)
+    again.close()
+    spoil(tmp_path / "checkpoints" / "2", "torn")
+    third = Checkpoints(tmp_path / "checkpoints", keep=3)
+    assert third.latest() == 1
+    assert (tmp_path / "damaged" / "2-2").is_dir()
+    third.close()
+
+
+def test_when_all_are_damaged_it_is_an_error(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=3)
+    checkpoints.save(1, state(), 1)
+    checkpoints.close()
+    spoil(tmp_path / "checkpoints" / "1", "altered")
+    with pytest.raises(UserError, match=r"checkpoints/1 is damaged \(default/.* does not have its checksum\); remove"):
+        read_checkpoint(tmp_path / "checkpoints", best=False)
+    again = Checkpoints(tmp_path / "checkpoints", keep=3)
+    with pytest.raises(UserError, match=r"holds no whole checkpoint any more \(see .*damaged\); start a new --run"):
+        again.newest(state())
+    again.close()
+
+
+def test_sums_are_as_the_usual_tool_reads_them(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path / "c", keep=3)
+    checkpoints.save(1, state(), 1)
+    checkpoints.close()
+    lines = (tmp_path / "c" / "1" / "SHA256SUMS").read_text().splitlines()
+    assert {line.split("  ")[1].split("/")[0] for line in lines} == {"default", "metrics"}
+    for line in lines:
+        digest, name = line.split("  ")
+        assert hashlib.sha256((tmp_path / "c" / "1" / name).read_bytes()).hexdigest() == digest
+
+
+@pytest.mark.skipif(os.getuid() != 0 or sys.platform != "linux", reason="mounting a small disk needs root on Linux")
+def test_a_full_disk_leaves_the_older_checkpoints_whole(tmp_path: Path) -> None:
+    """On a disk of 2 MiB: the first state fits, the second does not."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)]).returncode != 0:
+        pytest.skip("cannot mount a small disk here")
+    try:
+        noise = np.random.default_rng(0).standard_normal((300, 1000), np.float32)
+        checkpoints = Checkpoints(disk / "c", keep=2)
+        checkpoints.save(1, {"x": jnp.asarray(noise)}, 1)
+        checkpoints.wait()
+        with pytest.raises(Exception, match="No space left on device") as raised:  # noqa: PT012
+            checkpoints.save(2, {"x": jnp.asarray(noise + 1)}, 2)
+            checkpoints.wait()
+        assert _of_the_machine(raised.value) is not None
+        with contextlib.suppress(Exception):
+            checkpoints.close()
+        again = Checkpoints(disk / "c", keep=2)
+        found = again.newest({"x": jnp.asarray(noise)})
+        assert found is not None
+        assert found.step == 1
+        assert np.asarray(found.state["x"]).tobytes() == noise.tobytes()
+        again.close()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_no_checkpoint_is_told(tmp_path: Path) -> None:
