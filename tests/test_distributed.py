@@ -19,7 +19,7 @@ from distributed_worker import STEPS, TRAINING
 
 from advcloak_jax.config import ClusterConfig
 from advcloak_jax.errors import UserError
-from advcloak_jax.training import distributed
+from advcloak_jax.training import distributed, speed
 from advcloak_jax.training.checkpoint import read_checkpoint
 from advcloak_jax.training.metrics import read_metrics
 
@@ -149,10 +149,10 @@ class TestEveryJob:
     @pytest.mark.parametrize("job", TRAINING)
     def test_states_are_those_of_one_process(self, folders: tuple[Path, Path], job: str) -> None:
         (step, one), (other, two) = (read_checkpoint(folder / job / "checkpoints", best=False) for folder in folders)
-        assert step == other == 4
+        assert step == other == 3
         for part in one:
             if part != "step":
-                assert small.relative(two[part], one[part]) < 1e-3, part
+                assert small.relative(two[part], one[part]) < 1e-4, part
 
     @pytest.mark.parametrize("job", TRAINING)
     def test_metrics_are_those_of_one_process(self, folders: tuple[Path, Path], job: str) -> None:
@@ -160,15 +160,9 @@ class TestEveryJob:
         assert [list(row) for row in one] == [list(row) for row in two]
         for here, there in zip(two, one, strict=True):
             for name, value in there.items():
-                if value and name != "images_per_second":
-                    np.testing.assert_allclose(float(here[name]), float(value), rtol=2e-3, atol=1e-4, err_msg=name)
-
-    def test_first_steps_agree_to_rounding(self, folders: tuple[Path, Path]) -> None:
-        for job in TRAINING:
-            one, two = (read_metrics(folder / job)[0] for folder in folders)
-            for name in ("loss", "adversarial", "discriminator"):
-                if name in one:
-                    np.testing.assert_allclose(float(two[name]), float(one[name]), rtol=1e-4, err_msg=f"{job} {name}")
+                if value and name not in speed.COLUMNS:
+                    rounding = 1e-3 if name.startswith("validation") else 1e-4
+                    np.testing.assert_allclose(float(here[name]), float(value), rtol=rounding, err_msg=name)
 
     def test_evaluation_is_that_of_one_process(self, folders: tuple[Path, Path]) -> None:
         one, two = (json.loads((folder / "verify" / "verification.json").read_text()) for folder in folders)
@@ -178,15 +172,19 @@ class TestEveryJob:
         for folder in folders:
             with (folder / "table" / "table.csv").open() as file:
                 tables.append(list(csv.DictReader(file)))
-        assert [(row["method"], row["target"], row["k"]) for row in tables[0]] == [
-            (row["method"], row["target"], row["k"]) for row in tables[1]
-        ]
+        assert len(tables[0]) == len(tables[1]) > 0
+        for here, there in zip(*tables, strict=True):
+            for name, value in there.items():
+                if name in ("protection", "low", "high", "ssim", "psnr") and value:
+                    np.testing.assert_allclose(float(here[name]), float(value), rtol=1e-3, err_msg=name)
+                else:
+                    assert here[name] == value
 
     def test_one_process_writes(self, folders: tuple[Path, Path]) -> None:
         for job in TRAINING:
             assert len(list((folders[1] / job / "tensorboard").iterdir())) == 1
             steps = [row["step"] for row in read_metrics(folders[1] / job)]
-            assert steps == ["2", "4", "4"]
+            assert steps == ["1", "2", "3", "3"]
 
 
 @pytest.mark.slow
@@ -245,7 +243,7 @@ def same(run: Path, other: Path) -> None:
     assert step == there_step == STEPS
     assert all(here[name].tobytes() == there[name].tobytes() for name in ("step", "sum"))
     rows = [
-        [{name: value for name, value in row.items() if name != "images_per_second"} for row in read_metrics(r)]
+        [{name: value for name, value in row.items() if name not in speed.COLUMNS} for row in read_metrics(r)]
         for r in (run, other)
     ]
     assert rows[0] == rows[1]
