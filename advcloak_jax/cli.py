@@ -144,6 +144,7 @@ def run_main(main: Callable[[Sequence[str]], None]) -> None:
     for library in ("absl", "asyncio", "concurrent.futures"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     threading.excepthook = _thread_failed
+    sys.unraisablehook = _callback_failed
     try:
         main(sys.argv[1:])
     except UserError as error:
@@ -168,6 +169,13 @@ def _thread_failed(arguments: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(arguments)
 
 
+def _callback_failed(arguments: "sys.UnraisableHookArgs") -> None:
+    """When a checkpoint's writer fails, the arrays that are still under way find its event loop closed, each with a
+    traceback from the library's own threads; the writer's error arrives in the main thread."""
+    if not (isinstance(arguments.exc_value, RuntimeError) and str(arguments.exc_value) == "Event loop is closed"):
+        sys.__unraisablehook__(arguments)
+
+
 def _of_the_machine(error: BaseException | None) -> str | None:
     """A sentence for a full disk, a missing permission or an impossible path along the chain of causes; else None."""
     while error is not None:
@@ -184,5 +192,7 @@ def _of_the_machine(error: BaseException | None) -> str | None:
 
 
 def _fail(sentence: str, status: int = BAD_INPUT_STATUS) -> NoReturn:
+    # What threads and exit handlers still try finds the disk full or its queues closed: the sentence says it.
+    threading.excepthook = sys.unraisablehook = lambda _: None
     print(f"error: {sentence}", file=sys.stderr)
     distributed.fail(status)

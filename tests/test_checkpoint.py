@@ -227,6 +227,7 @@ def test_a_full_disk_leaves_the_older_checkpoints_whole(tmp_path: Path) -> None:
             checkpoints.save(2, {"x": jnp.asarray(noise + 1)}, 2)
             checkpoints.wait()
         assert _of_the_machine(raised.value) is not None
+        assert [path.name for path in (disk / "c").iterdir()] == ["1"]
         with contextlib.suppress(Exception):
             checkpoints.close()
         again = Checkpoints(disk / "c", keep=2)

@@ -6,8 +6,9 @@ import itertools
 import json
 import os
 import re
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,14 @@ from advcloak_jax.jobs import evaluate, train
 from advcloak_jax.training.runs import JOBS, start_run
 
 Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def hooks() -> Iterator[None]:
+    """Puts back what `run_main` sets for a whole process."""
+    before = threading.excepthook, sys.unraisablehook
+    yield
+    threading.excepthook, sys.unraisablehook = before
 
 
 def status(call: Callable[[], object]) -> int:
@@ -303,9 +312,42 @@ def test_a_writing_threads_full_disk_is_left_to_the_main_thread(
             thread.join()
 
     monkeypatch.setattr("sys.argv", ["train.py"])
-    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # put back afterwards
     cli.run_main(both)
     assert capsys.readouterr().err.count("Traceback") == 1
+
+
+class _Raising:
+    """An object whose end raises: that nobody can catch, as in a library's own threads."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __del__(self) -> None:
+        raise self._error
+
+
+def test_what_a_failed_writer_leaves_behind_is_not_told(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    def callbacks(_: Sequence[str]) -> None:
+        for said in ("Event loop is closed", "something else"):
+            _Raising(RuntimeError(said))
+
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    cli.run_main(callbacks)
+    told = capsys.readouterr().err
+    assert "Event loop is closed" not in told
+    assert "RuntimeError: something else" in told
+
+
+def test_after_the_sentence_nothing_more_is_told(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    def full(_: Sequence[str]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/a")
+
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    assert status(lambda: cli.run_main(full)) == 2
+    _Raising(OSError(errno.ENOSPC, "No space left on device"))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: The disk of runs/a is full")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,7 +81,7 @@ class Checkpoints:
         `notes` are kept with it.
         """
         metrics = {"rank": -math.inf if rank is None else rank, "notes": notes or {}}
-        self._manager.wait_until_finished()
+        self.wait()
         self._saving = step
         self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
 
@@ -104,12 +105,21 @@ class Checkpoints:
     def _sum_up(self) -> None:
         """Add the checksums to a checkpoint that is written, just before it gets its final name."""
         if distributed.writes():
-            for folder in self._folder.glob(f"{self._saving}.*tmp*"):
+            for folder in self._half_written():
                 checksums.write(folder)
 
+    def _half_written(self) -> list[Path]:
+        return list(self._folder.glob(f"{self._saving}.*tmp*"))
+
     def wait(self) -> None:
-        """Block until every save is on disk; raises what the writing thread raised."""
-        self._manager.wait_until_finished()
+        """Block until every save is on disk; raises what the writing thread raised, and leaves nothing half-written."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception:
+            if distributed.writes():
+                for folder in self._half_written():
+                    shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def close(self) -> None:
         """Finish writing and stop the threads."""
