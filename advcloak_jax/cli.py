@@ -193,6 +193,7 @@ def _of_the_machine(error: BaseException | None) -> str | None:
 
 def _fail(sentence: str, status: int = BAD_INPUT_STATUS) -> NoReturn:
     # What threads and exit handlers still try finds the disk full or its queues closed: the sentence says it.
-    threading.excepthook = sys.unraisablehook = lambda _: None
+    threading.excepthook = lambda _: None
+    sys.unraisablehook = lambda _: None
     print(f"error: {sentence}", file=sys.stderr)
     distributed.fail(status)

@@ -30,7 +30,7 @@ for s in y1 casia; do
       --subspace $subspace --steps 150 --learning-rate 5e-5
   done
   "$python" train.py universal --surrogate "$out/$s" "${data[@]}" "${common[@]}" --run "$out/universal-$s" \
-    --generator-width 16 --steps 150
+    --generator-width 16 --steps 300
 done
 # For the stages: as many steps in all without stage I, at stage I's rate; and stage II with a mask for every image.
 "$python" train.py person --generator none --surrogate "$out/y1" "${data[@]}" "${stage_two[@]}" "${networks[@]}" \
@@ -44,13 +44,17 @@ trained=()
 for s in y1 casia; do
   for kind in image universal plain affine-hull class-centre convex-hull; do trained+=("$out/$kind-$s"); done
 done
-"$python" evaluate.py table --cloaks "${trained[@]}" --surrogates "$out/y1" "$out/casia" "$out/y1+$out/casia" \
-  --methods fim lowkey fi-uap fi-uap-plus opom-affine-hull opom-class-centre opom-convex-hull \
+"$python" evaluate.py table --cloaks "${trained[@]}" --surrogates "$out/y1" "$out/casia" \
+  --methods fi-uap opom-convex-hull opom-class-centre opom-affine-hull fi-uap-plus fim lowkey \
   hybrid:start=AdvCloak-ConvexHull --targets "${targets[@]}" --cache "$out/cache" --out "$out/methods"
+# An ensemble of both source models, tried on the black boxes that neither is.
+"$python" evaluate.py table --cloaks "$out/convex-hull-y1" "$out/convex-hull-casia" \
+  --surrogates "$out/y1" "$out/casia" "$out/y1+$out/casia" --methods fi-uap opom-convex-hull \
+  --targets "${targets[@]:0:4}" --cache "$out/cache" --out "$out/ensemble"
 
-few=(--cloaks "$out/image-y1" "$out/plain-y1" "$out/convex-hull-y1" --methods fi-uap opom-convex-hull
+few=(--cloaks "$out/image-y1" "$out/plain-y1" "$out/convex-hull-y1" --surrogates "$out/y1" --methods fi-uap opom-convex-hull
   --targets "${targets[@]:0:5}" --cache "$out/cache" --out "$out/ablations")
-"$python" evaluate.py ablation n-inference "${few[@]}"
-"$python" evaluate.py ablation norm "${few[@]}"
+"$python" evaluate.py ablation n-inference "${few[@]}" --n-inference 1 2 4 7 10
+"$python" evaluate.py ablation norm "${few[@]}" --norms 300 600 900 1200 1800 2400
 "$python" evaluate.py ablation stages --targets "${targets[@]:0:5}" --cache "$out/cache" --out "$out/ablations" \
   --cloaks "$out/image-y1" "$out/none-y1" "$out/per-image-y1" "$out/plain-y1" "$out/class-centre-y1" "$out/convex-hull-y1"
