@@ -14,12 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden import cloak_inputs as given
+from golden.fill import tensor
+from safetensors.numpy import save_file
 from state_dicts import filled
 
-from advcloak_jax.cloaks import aggregated, blocks, gradient, lowkey
+from advcloak_jax.cloaks import aggregated, blocks, gradient, lowkey, lpips
 from advcloak_jax.cloaks.methods import parse
 from advcloak_jax.cloaks.objectives import Kind
 from advcloak_jax.config.cloaks import AggregationSettings, DropoutSettings, LowKeySettings
+from advcloak_jax.errors import UserError
 from advcloak_jax.recognizers import feature_maps
 from advcloak_jax.recognizers.iresnet import IResNet
 from advcloak_jax.recognizers.recognizer import Recognizer
@@ -130,13 +133,69 @@ def test_sga(surrogate: Recognizer) -> None:
     assert agreement(found, "sga-uap") >= 0.99
 
 
-def test_lowkey(surrogate: Recognizer) -> None:
+def lowkey_masks(surrogate: Recognizer, network: lpips.Lpips | None) -> jax.Array:
+    """Masks of two images of each person from the start that the golden masks had."""
     attack = lowkey.attack(LowKeySettings(steps=given.LOWKEY_STEPS))
-    attack = dataclasses.replace(attack, start=lambda s, faces, keys, noise: lowkey.begin(s, faces, noise))
+    attack = dataclasses.replace(attack, start=lambda s, faces, keys, noise: lowkey.begin(s, faces, noise, network))
     faces, noise = (
         values[:, :2].reshape(-1, 1, given.SIZE, given.SIZE, 3) for values in (given.faces(), given.noise(1.275))
     )
-    found = blocks.runner(attack, [surrogate])(
+    return blocks.runner(attack, [surrogate])(
         jnp.asarray(faces), jax.vmap(jax.random.key)(jnp.arange(4)), jnp.asarray(noise)
     )
-    assert agreement(found, "lowkey") >= 0.99
+
+
+def test_lowkey(surrogate: Recognizer) -> None:
+    assert agreement(lowkey_masks(surrogate, None), "lowkey") >= 0.99
+
+
+@pytest.fixture(scope="module")
+def lpips_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """AlexNet and LPIPS' linear layers as files, with the golden script's weights."""
+    folder = tmp_path_factory.mktemp("lpips")
+    shapes = {"0": (64, 3, 11, 11), "3": (192, 64, 5, 5), "6": (384, 192, 3, 3), "8": (256, 384, 3, 3)}
+    backbone = {}
+    for number, shape in {**shapes, "10": (256, 256, 3, 3)}.items():
+        for name, of in ((f"features.{number}.weight", shape), (f"features.{number}.bias", shape[:1])):
+            backbone[name] = tensor(name, of)
+    channels = enumerate((64, 192, 384, 256, 256))
+    heads = {f"lin{place}.model.1.weight": given.head(place, (1, count, 1, 1)) for place, count in channels}
+    save_file({**backbone, "classifier.1.weight": np.zeros((2, 2), np.float32)}, folder / "alexnet.safetensors")
+    save_file(heads, folder / "heads.safetensors")
+    save_file(backbone, folder / "convolutions.safetensors")
+    save_file({**heads, "lin4.model.1.weight": np.zeros((1, 3, 1, 1), np.float32)}, folder / "misshapen.safetensors")
+    return folder / "alexnet.safetensors", folder / "heads.safetensors"
+
+
+def test_lpips(lpips_files: tuple[Path, Path]) -> None:
+    """The distance of images to others, whichever names the file of the backbone has."""
+    faces = jnp.asarray(given.faces().reshape(-1, given.SIZE, given.SIZE, 3))
+    expected = np.load(GOLDEN / "cloaks.npz")["lpips"]
+    for alexnet in (lpips_files[0], lpips_files[0].with_name("convolutions.safetensors")):
+        found = lpips.distance(lpips.read(alexnet, lpips_files[1]), faces, faces[::-1])
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_lowkey_with_lpips(surrogate: Recognizer, lpips_files: tuple[Path, Path]) -> None:
+    found = lowkey_masks(surrogate, lpips.read(*lpips_files))
+    assert agreement(found, "lowkey-lpips") >= 0.99
+    with pytest.raises(AssertionError):  # and the perceptual distance matters
+        assert agreement(found, "lowkey") >= 0.99
+
+
+def test_lowkey_reads_the_files_of_lpips(surrogate: Recognizer, lpips_files: tuple[Path, Path]) -> None:
+    alexnet, heads = lpips_files
+    method, settings = parse(f"lowkey:steps=1,alexnet={alexnet},lpips={heads}")
+    cloak = method.build([surrogate], settings)
+    assert cloak.name == "LowKey (LPIPS)"
+    faces = jnp.asarray(given.faces()[:1, :1])
+    assert cloak.make_masks(faces, jax.random.key(0)).shape == faces.shape
+    for first, second, said in [
+        (alexnet, heads.with_name("misshapen.safetensors"), r"misshapen.safetensors has 'lin4.model.1.weight'"),
+        (heads, heads, r"heads.safetensors lacks the tensor 'features.0.weight'"),
+        (alexnet.with_name("none.pth"), heads, r"none.pth"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            method.build([surrogate], dataclasses.replace(settings, alexnet=str(first), lpips=str(second)))
+    with pytest.raises(UserError, match="give both or none"):
+        parse(f"lowkey:alexnet={alexnet}")

@@ -7,27 +7,34 @@ Signed gradient ascent on the mean over the surrogates f of
 with the features as the network gives them, not normalised; no box limits the change, which is clipped to valid pixels
 at the end alone (both as in the released code).
 
-The published perceptual distance is LPIPS with AlexNet. Its backbone's weights come with no package, so another one
-stands in its place: LPIPS' own formula (feature maps of unit length across channels, squared differences, summed over
-the maps, averaged over the pixels) on the first feature maps of the surrogates, all channels weighted alike. It is not
-LPIPS, it was never fitted to human judgement, and masks differ from the published ones by that.
+The published perceptual distance is LPIPS with AlexNet (`lpips.py`), whose weights the user has to bring. Without them
+another distance stands in its place: LPIPS' own formula (feature maps of unit length across channels, squared
+differences, summed over the maps, averaged over the pixels) on the first feature maps of the surrogates, all channels
+weighted alike. That is not LPIPS, it was never fitted to human judgement, and masks differ from the published ones.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advcloak_jax.cloaks import blocks
+from advcloak_jax.cloaks import blocks, lpips
 from advcloak_jax.cloaks.blocks import Attack, Surrogates
 from advcloak_jax.cloaks.cloak import Cloak
+from advcloak_jax.cloaks.lpips import Lpips
 from advcloak_jax.config.cloaks import LowKeySettings
 from advcloak_jax.recognizers.feature_maps import first_maps
 from advcloak_jax.recognizers.recognizer import Recognizer
 
-_TINY = 1e-10
+
+class Context(NamedTuple):
+    """What stays: the originals' features [B, d] by every surrogate, and LPIPS' network, if it is there."""
+
+    features: list[jax.Array]
+    network: Lpips | None
 
 
 class State(NamedTuple):
@@ -66,14 +73,8 @@ def perceptual_distance(recognizer: Recognizer, originals: jax.Array, images: ja
     total = jnp.zeros(len(images))
     pairs = zip(first_maps(recognizer, originals, maps), first_maps(recognizer, images, maps), strict=True)
     for before, after in pairs:
-        total += jnp.mean(jnp.sum(jnp.square(_unit_channels(after) - _unit_channels(before)), -1), (1, 2))
+        total += jnp.mean(jnp.sum(jnp.square(lpips.unit_channels(after) - lpips.unit_channels(before)), -1), (1, 2))
     return total
-
-
-def _unit_channels(values: jax.Array) -> jax.Array:
-    """Feature maps [B, h, w, C] of unit length across channels."""
-    squares = jnp.sum(jnp.square(values.astype(jnp.float32)), -1, keepdims=True)
-    return values * jax.lax.rsqrt(squares + _TINY)
 
 
 def _features(recognizer: Recognizer, images: jax.Array) -> jax.Array:
@@ -82,32 +83,37 @@ def _features(recognizer: Recognizer, images: jax.Array) -> jax.Array:
     return made.astype(jnp.float32)
 
 
-def begin(surrogates: Surrogates, faces: jax.Array, noise: jax.Array) -> tuple[list[jax.Array], State]:
-    """The originals' features [B, d] and the state before the first step: images [B, 1, H, W, C] under noise."""
-    return [_features(surrogate, faces[:, 0]) for surrogate in surrogates], State(faces, faces + noise)
+def begin(
+    surrogates: Surrogates, faces: jax.Array, noise: jax.Array, network: Lpips | None = None
+) -> tuple[Context, State]:
+    """What stays, and the state before the first step: images [B, 1, H, W, C] under noise."""
+    features = [_features(surrogate, faces[:, 0]) for surrogate in surrogates]
+    return Context(features, network), State(faces, faces + noise)
 
 
-def attack(settings: LowKeySettings) -> Attack:
-    """The steps of one block of images, each a person of its own: faces [B, 1, H, W, C]."""
+def attack(settings: LowKeySettings, network: Lpips | None = None) -> Attack:
+    """The steps of one block of images, each a person of its own: faces [B, 1, H, W, C]. network: for LPIPS."""
     noise, step_size = settings.noise / 255, settings.step_size / 255
 
-    def start(surrogates: Surrogates, faces: jax.Array, keys: jax.Array) -> tuple[list[jax.Array], State]:
+    def start(surrogates: Surrogates, faces: jax.Array, keys: jax.Array) -> tuple[Context, State]:
         shape = faces.shape[1:]
         drawn = jax.vmap(lambda key: jax.random.uniform(key, shape, jnp.float32, minval=-noise, maxval=noise))(keys)
-        return begin(surrogates, faces, drawn)
+        return begin(surrogates, faces, drawn, network)
 
-    def step(
-        surrogates: Surrogates, faces: jax.Array, context: list[jax.Array], state: State, number: jax.Array
-    ) -> State:
+    def step(surrogates: Surrogates, faces: jax.Array, context: Context, state: State, number: jax.Array) -> State:
+        def looks(surrogate: Recognizer, adversarial: jax.Array) -> jax.Array:
+            if context.network is None:
+                return perceptual_distance(surrogate, faces[:, 0], adversarial, settings.perceptual_maps)
+            return lpips.distance(context.network, faces[:, 0], adversarial)
+
         def gain(adversarial: jax.Array) -> jax.Array:
             both = jnp.concatenate([adversarial, blur(adversarial, settings.blur_size, settings.blur_sigma)])
             values = []
-            for surrogate, known in zip(surrogates, context, strict=True):
+            for surrogate, known in zip(surrogates, context.features, strict=True):
                 found = _features(surrogate, both).reshape(2, *known.shape)
                 squares = jnp.mean(jnp.square(found - known), -1)
                 away = jnp.mean(squares / jnp.linalg.norm(known, axis=-1), 0)
-                looks = perceptual_distance(surrogate, faces[:, 0], adversarial, settings.perceptual_maps)
-                values.append(away - settings.perceptual_weight * looks)
+                values.append(away - settings.perceptual_weight * looks(surrogate, adversarial))
             return jnp.sum(jnp.stack(values)) / len(values)
 
         moved = state.adversarial + step_size * jnp.sign(jax.grad(gain)(state.adversarial[:, 0]))[:, None]
@@ -119,8 +125,9 @@ def attack(settings: LowKeySettings) -> Attack:
 
 
 def lowkey(name: str, surrogates: Sequence[Recognizer], settings: LowKeySettings) -> Cloak:
-    """LowKey masks, one per image."""
-    run = blocks.runner(attack(settings), surrogates)
+    """LowKey masks, one per image. Raises UserError when the files of LPIPS cannot be read."""
+    network = lpips.read(Path(settings.alexnet), Path(settings.lpips)) if settings.alexnet else None
+    run = blocks.runner(attack(settings, network), surrogates)
 
     def make_masks(faces: jax.Array, key: jax.Array) -> jax.Array:
         images = faces.reshape(-1, 1, *faces.shape[2:])

@@ -66,7 +66,9 @@ _METHODS = (
         "LowKey",
         "image",
         LowKeySettings,
-        lambda surrogates, settings: lowkey.lowkey("LowKey", surrogates, settings),
+        lambda surrogates, settings: lowkey.lowkey(
+            "LowKey (LPIPS)" if settings.alexnet else "LowKey", surrogates, settings
+        ),
         "Cherepanova et al., LowKey, ICLR 2021",
     ),
     _person("fi-uap", "FI-UAP", "plain", AttackSettings, OPOM),

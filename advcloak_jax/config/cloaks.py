@@ -108,7 +108,11 @@ class LowKeySettings:
     perceptual_weight: float = 0.05
     """Weight of the perceptual distance to the original."""
     perceptual_maps: int = 5
-    """First feature maps of every surrogate that the perceptual distance compares."""
+    """First feature maps of every surrogate that the perceptual distance compares, where it is not LPIPS."""
+    alexnet: str = ""
+    """torchvision's weights of AlexNet (.pth), for LPIPS itself."""
+    lpips: str = ""
+    """The linear layers of LPIPS for AlexNet (v0.1/alex.pth of the package lpips)."""
     blur_size: int = 7
     """Pixels along a side of the Gaussian window."""
     blur_sigma: float = 3.0
@@ -123,6 +127,7 @@ class LowKeySettings:
         require(self.blur_sigma > 0, f"blur_sigma={self.blur_sigma} must be more than 0.")
         require(self.blur_size % 2 == 1 and self.blur_size >= 1, f"blur_size={self.blur_size} must be odd.")
         require(self.perceptual_maps >= 1, f"perceptual_maps={self.perceptual_maps} must be at least 1.")
+        require(bool(self.alexnet) == bool(self.lpips), "alexnet= and lpips= name LPIPS' two files; give both or none.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

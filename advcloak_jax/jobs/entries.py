@@ -11,7 +11,7 @@ from advcloak_jax.cloaks.cloak import Cloak
 from advcloak_jax.cloaks.hybrid import refined
 from advcloak_jax.cloaks.noise import noise
 from advcloak_jax.config import GeneratorConfig, ProtectionConfig
-from advcloak_jax.config.cloaks import HybridSettings
+from advcloak_jax.config.cloaks import HybridSettings, LowKeySettings
 from advcloak_jax.errors import UserError
 from advcloak_jax.jobs.targets import LoadedTarget, load_target
 from advcloak_jax.jobs.trained import trained_cloaks
@@ -124,6 +124,9 @@ def _method(spec: str, source: Source, own: Sequence[Entry]) -> list[Entry]:
     if method.name == HYBRID:
         return _hybrids(spec, method, chosen, source, own)
     cloak = method.build(source.recognizers, chosen)
+    if isinstance(chosen, LowKeySettings) and chosen.alexnet:  # what is in the files decides, not where they lie
+        alexnet, heads = (fingerprint.of_file(Path(file)) for file in (chosen.alexnet, chosen.lpips))
+        chosen = dataclasses.replace(chosen, alexnet=alexnet, lpips=heads)
     return [Entry(cloak, source, _identity(cloak, method.name, chosen, source))]
 
 

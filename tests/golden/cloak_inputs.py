@@ -38,3 +38,8 @@ def kept(call: int, number: int, shape: tuple[int, ...]) -> np.ndarray:
     call: 0 where the originals are embedded, 1 for the adversarial images; number: of the map.
     """
     return uniform(f"cloaks.dropout.{call}.{number}", shape, 0, 1) >= RATE
+
+
+def head(place: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Weights of LPIPS' linear layer number `place`: not negative, and so large that LowKey heeds them."""
+    return uniform(f"cloaks.head.{place}", shape, 0, 4)

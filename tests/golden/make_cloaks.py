@@ -149,7 +149,37 @@ def sga(model: nn.Module, images: torch.Tensor, noise: torch.Tensor, person: int
     return mask
 
 
-def lowkey(model: nn.Module, image: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+class Lpips(nn.Module):
+    """LPIPS' distance of two images [B, 3, H, W] in [-1, 1], by AlexNet's convolutions as torchvision numbers them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        convolutions = [(3, 64, 11, 4, 2), (64, 192, 5, 1, 2), (192, 384, 3, 1, 1), (384, 256, 3, 1, 1)]
+        layers: list[nn.Module] = []
+        for number, (inputs, outputs, kernel, stride, padding) in enumerate([*convolutions, (256, 256, 3, 1, 1)]):
+            layers += [nn.Conv2d(inputs, outputs, kernel, stride, padding), nn.ReLU()]
+            layers += [nn.MaxPool2d(3, 2)] if number < 2 else []
+        self.features = nn.Sequential(*layers)
+        for name, value in self.state_dict().items():
+            value.copy_(torch.from_numpy(tensor(name, tuple(value.shape))))
+        shapes = [(1, channels, 1, 1) for channels in (64, 192, 384, 256, 256)]
+        self.heads = [torch.from_numpy(given.head(place, shape)) for place, shape in enumerate(shapes)]
+        self.shift = torch.tensor([-0.030, -0.088, -0.188])[:, None, None]
+        self.scale = torch.tensor([0.458, 0.448, 0.450])[:, None, None]
+
+    def maps(self, x: torch.Tensor) -> list[torch.Tensor]:
+        x, found = (x - self.shift) / self.scale, []
+        for layer in self.features:
+            x = layer(x)
+            found += [x / ((x**2).sum(1, keepdim=True).sqrt() + 1e-10)] if isinstance(layer, nn.ReLU) else []
+        return found
+
+    def forward(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        pairs = zip(self.maps(one), self.maps(other), self.heads, strict=True)
+        return torch.stack([nn.functional.conv2d((a - b) ** 2, head).mean((1, 2, 3)) for a, b, head in pairs]).sum(0)
+
+
+def lowkey(model: nn.Module, image: torch.Tensor, noise: torch.Tensor, lpips: nn.Module | None = None) -> torch.Tensor:
     """The change [C, H, W] of one image [C, H, W]; both on the scale 0..1 as released."""
     window = torch.exp(-((torch.arange(7) - 3.0) ** 2) / (2 * 3.0**2))
     window = torch.outer(window, window) / window.sum() ** 2
@@ -175,8 +205,11 @@ def lowkey(model: nn.Module, image: torch.Tensor, noise: torch.Tensor) -> torch.
         for made in (model(adversarial), model(smooth(adversarial))):
             away = away + ((made - known) ** 2).mean() / known.norm() / 2
         perceptual = 0.0
-        for a, b in zip(looks(original), looks(adversarial), strict=True):
-            perceptual = perceptual + ((a - b) ** 2).sum(1).mean()
+        if lpips is not None:
+            perceptual = lpips(2 * original - 1, 2 * adversarial - 1).sum()
+        else:
+            for a, b in zip(looks(original), looks(adversarial), strict=True):
+                perceptual = perceptual + ((a - b) ** 2).sum(1).mean()
         (away - 0.05 * perceptual).backward()
         assert adversarial.grad is not None
         adversarial = adversarial + 0.0025 * adversarial.grad.sign()
@@ -214,7 +247,13 @@ def main() -> None:
     masks["sga-uap"] = torch.stack([sga(model, grey[p], shared[p], p) for p in persons])
     masks = {name: values / 255 for name, values in masks.items()}
     masks["lowkey"] = torch.stack([lowkey(model, photos[p, i], faint[p, i]) for p in persons for i in range(2)])
+    looks = Lpips()
+    masks["lowkey-lpips"] = torch.stack(
+        [lowkey(model, photos[p, i], faint[p, i], looks) for p in persons for i in range(2)]
+    )
     arrays = {name: values.permute(0, 2, 3, 1).numpy().astype(np.float16) for name, values in masks.items()}
+    faces = 2 * photos.reshape(-1, *photos.shape[2:]) - 1
+    arrays["lpips"] = looks(faces, faces.flip(0)).detach().numpy()
     np.savez_compressed(HERE / "cloaks.npz", **arrays)
     print(f"cloaks.npz: {(HERE / 'cloaks.npz').stat().st_size / 1e3:.0f} kB")
 
