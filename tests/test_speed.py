@@ -73,7 +73,7 @@ def test_the_peak_of_several_devices() -> None:
     def devices(*kinds: str) -> Any:
         return [types.SimpleNamespace(device_kind=kind) for kind in kinds]
 
-    assert speed.peak_of(devices("NVIDIA L4", "NVIDIA L4"), "bfloat16") == 2 * 121e12
+    assert speed.peak_of(devices("NVIDIA L4", "NVIDIA L4"), "bfloat16") == 2 * 120e12
     assert speed.peak_of(devices("NVIDIA L4", "unheard of"), "bfloat16") is None
     assert speed.peak_of(jax.local_devices(), "float32") is None
     meter = speed.Meter(8, 1.0, None, Times(), lambda: 0.0)
