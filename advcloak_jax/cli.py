@@ -25,6 +25,7 @@ from advcloak_jax.training import distributed, runs
 
 BAD_INPUT_STATUS = 2
 T = TypeVar("T")
+S = TypeVar("S", bound=StartConfig)
 
 
 def parse(program: str, jobs: Mapping[str, type], arguments: Sequence[str]) -> tuple[str, Any]:
@@ -49,9 +50,16 @@ def parse(program: str, jobs: Mapping[str, type], arguments: Sequence[str]) -> t
     return job, dataclasses.replace(config, cache=_cache_folder(config))
 
 
-def parse_one(program: str, kind: type[T], arguments: Sequence[str]) -> T:
-    """Settings from `FILE --flag value ...` of a program that does one job. Raises UserError as `parse` does."""
-    return _parsed(program, kind, arguments or ["--help"], None)
+def parse_one(program: str, kind: type[S], arguments: Sequence[str], *, job: str) -> S:
+    """Settings from `FILE --flag value ...` of a program that does one job, over those of --config.
+
+    job: what the config.json of a run of this program says that it did. Raises UserError as `parse` does. Exits with
+    status 0 after --help and --print-config.
+    """
+    config = _parsed(program, kind, arguments or ["--help"], _with_file(kind, job, arguments))
+    if config.print_config:
+        print_settings(config)
+    return config
 
 
 def print_settings(config: StartConfig) -> NoReturn:
@@ -110,17 +118,33 @@ def _first_sentence(box: str) -> str:
     return "; perhaps you meant ".join([" ".join(said).rstrip("."), *suggested[:1]])
 
 
-def _defaults(job: str, kind: type, arguments: Sequence[str]) -> Any:
-    names = {field.name for field in dataclasses.fields(kind)}
+def _with_file(kind: type[S], job: str, arguments: Sequence[str]) -> S:
+    """Defaults with what the file of --config holds; what has no default is still asked for."""
+    required = {field.name: tyro.MISSING for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
+    default = kind(**required)
+    known = _peek(arguments)
+    if known is None or not known.config:
+        return default
+    return settings.from_dict(kind, read_settings(Path(known.config), job), f"--config {known.config}", default)
+
+
+def _peek(arguments: Sequence[str]) -> argparse.Namespace | None:
+    """The flags that decide the defaults of all others; None when one lacks its value, which tyro reports."""
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    peek.add_argument("--preset")
-    peek.add_argument("--run")
-    peek.add_argument("--config")
+    for name in ("--preset", "--run", "--config"):
+        peek.add_argument(name)
     peek.add_argument("--resume", action="store_true")
     try:
-        known, _ = peek.parse_known_args(arguments)
+        return peek.parse_known_args(arguments)[0]
     except argparse.ArgumentError:
-        return kind()  # tyro reports it with the rest
+        return None
+
+
+def _defaults(job: str, kind: type, arguments: Sequence[str]) -> Any:
+    names = {field.name for field in dataclasses.fields(kind)}
+    known = _peek(arguments)
+    if known is None:
+        return kind()
     values = read_settings(Path(known.config), job) if known.config else {}
 
     def with_file(default: Any) -> Any:

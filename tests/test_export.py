@@ -17,12 +17,13 @@ import safetensors.numpy
 
 from advcloak_jax import images
 from advcloak_jax.cloaks.averaged import person_masks
-from advcloak_jax.config import ExportConfig, ImageConfig, RecognizerConfig
+from advcloak_jax.config import ExportConfig, ImageConfig, RecognizerConfig, UniversalConfig
 from advcloak_jax.errors import UserError
 from advcloak_jax.files import write_json
 from advcloak_jax.handover import onnx_file, stablehlo
 from advcloak_jax.jobs import export, exported, imported
 from advcloak_jax.jobs.imported import Network
+from advcloak_jax.jobs.universal import load_cloak
 from advcloak_jax.networks.discriminator import Discriminator
 from advcloak_jax.networks.generator import Generator
 from advcloak_jax.recognizers import zoo
@@ -99,6 +100,29 @@ def recognizer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     out = export.run_export(ExportConfig(run=str(run.folder), out=str(folder / "out")))
     shutil.rmtree(run.folder)
     return out, variables
+
+
+def test_a_universal_mask_comes_back(tmp_path: Path) -> None:
+    config = UniversalConfig(run=str(tmp_path / "run"), generator_width=4, image_size=SIZE, epsilon=8.0)
+    run = start_run("universal", config)
+    keep(run.folder, {"generator": variables_of(GENERATOR)})
+    nobody = jnp.zeros((1, 1, SIZE, SIZE, 3))
+    expected = np.asarray(load_cloak(run).make_masks(nobody, jax.random.key(0)))
+    out = export.run_export(ExportConfig(run=str(run.folder), out=str(tmp_path / "out")))
+    shutil.rmtree(run.folder)
+    cloak = exported.load_universal(out)
+    assert cloak.kind == "universal"
+    np.testing.assert_array_equal(cloak.make_masks(nobody, jax.random.key(0)), expected)
+    stored = safetensors.numpy.load_file(out / "weights.safetensors")
+    np.testing.assert_array_equal(stored["mask"], expected)
+    np.testing.assert_allclose(np.abs(expected).max() * 255, 8.0, rtol=1e-5)
+    of_norm = stablehlo.read(out / "universal_mask.stablehlo")
+    for norm in (343.0, 1200.0):
+        found = np.asarray(of_norm(np.float32(norm)))
+        np.testing.assert_allclose(found, images.rescale(expected, norm), atol=1e-6)
+        np.testing.assert_allclose(np.linalg.norm(found) * 255, norm, rtol=1e-5)
+    with pytest.raises(UserError, match=r"holds a universal, no generator"):
+        exported.load_generator(out)
 
 
 def test_the_generators_weights_come_back(generator: tuple[Path, Any]) -> None:
@@ -221,7 +245,33 @@ def test_what_cannot_be_exported_is_told_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("jax2onnx") is None, reason="jax2onnx is installed by hand")
+by_hand = pytest.mark.skipif(
+    importlib.util.find_spec("jax2onnx") is None, reason="jax2onnx is installed by hand (requirements-onnx-export.txt)"
+)
+
+
+@by_hand
+@pytest.mark.parametrize("name", ["ir18", "iresnet18", "vit_s8"])
+def test_embeddings_as_onnx(tmp_path: Path, name: str) -> None:
+    module = zoo.build(name, **NARROW)
+    variables = variables_of(module)
+    (handed,) = export.functions.of_recognizer(module, variables, (SIZE, SIZE)).values()
+    onnx_file.write(tmp_path / "embed.onnx", handed)
+    for count in (1, 4):
+        found = onnx_file.run(tmp_path / "embed.onnx", faces(count))
+        np.testing.assert_allclose(found, embedded(module, variables, faces(count)), atol=1e-4)
+        assert np.ptp(found, axis=0).max() > 0 or count == 1
+
+
+@by_hand
+def test_what_cannot_become_onnx_is_told(tmp_path: Path) -> None:
+    handed = export.functions.Handed(lambda x: jax.pure_callback(np.sin, x, x), (("B", 3),), "")
+    with pytest.raises(UserError, match=r"jax2onnx cannot convert odd .*; leave onnx out of --formats"):
+        onnx_file.write(tmp_path / "odd.onnx", handed)
+    assert not list(tmp_path.iterdir())
+
+
+@by_hand
 def test_masks_as_onnx(generator: tuple[Path, Any], tmp_path: Path) -> None:
     variables = generator[1]
     for name, handed in export.functions.of_generator(GENERATOR, variables, SIZE).items():

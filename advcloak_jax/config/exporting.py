@@ -6,12 +6,13 @@ from typing import Literal
 import tyro
 
 from advcloak_jax.config.checks import require
+from advcloak_jax.config.start import StartConfig
 
 Format = Literal["safetensors", "stablehlo", "onnx"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportConfig:
+class ExportConfig(StartConfig):
     """Write the generator of a stage, or a recogniser, for use without its run folder and without this package."""
 
     run: tyro.conf.Positional[str]

@@ -7,10 +7,11 @@ from typing import Literal
 import tyro
 
 from advcloak_jax.config.checks import require
+from advcloak_jax.config.start import StartConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ImportConfig:
+class ImportConfig(StartConfig):
     """Turn published weights into a run folder that serves as surrogate or target. Nothing in a file is executed."""
 
     file: tyro.conf.Positional[str]

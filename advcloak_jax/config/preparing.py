@@ -6,13 +6,14 @@ from typing import Literal
 import tyro
 
 from advcloak_jax.config.checks import require
+from advcloak_jax.config.start import StartConfig
 from advcloak_jax.config.training import BadImage
 
 Encoding = Literal["jpeg", "raw"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PrepareConfig:
+class PrepareConfig(StartConfig):
     """Turn faces into a data set for `--data tfds:OUT`, whose pictures stay on disk and can be streamed."""
 
     source: tyro.conf.Positional[str]

@@ -52,6 +52,19 @@ def of_generator(module: nn.Module, variables: PyTree, image_size: int) -> dict[
     }
 
 
+def of_universal(mask: jax.Array) -> dict[str, Handed]:
+    """The function of a universal mask [H, W, 3], by name."""
+
+    def universal_mask(grey_levels: jax.Array) -> jax.Array:
+        return images.rescale(mask, grey_levels)
+
+    text = (
+        "a norm in grey levels (1200 at 112 x 112, less in proportion for smaller faces) -> the one mask [H, W, 3] "
+        "with that L2 norm, to be added to any face of anybody, RGB in [0, 1], and clipped to [0, 1]"
+    )
+    return {"universal_mask": Handed(universal_mask, ((),), text)}
+
+
 def of_recognizer(module: nn.Module, variables: PyTree, image_size: tuple[int, int]) -> dict[str, Handed]:
     """The function of a recogniser, by name. image_size: (height, width) of the faces it is given."""
 

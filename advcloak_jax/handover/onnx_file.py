@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,19 +27,28 @@ def require_library() -> None:
 
 
 def write(path: Path, handed: Handed) -> None:
-    """Convert a function. Raises UserError without the converter."""
+    """Convert a function. Raises UserError without the converter, or when it cannot do it."""
     require_library()
     with replacing(path) as temporary, _quietly():
         import jax2onnx
 
-        jax2onnx.to_onnx(handed.call, list(handed.inputs), return_mode="file", output_path=str(temporary))
+        try:
+            jax2onnx.to_onnx(handed.call, list(handed.inputs), return_mode="file", output_path=str(temporary))
+            _session(temporary)
+        except Exception as error:  # whatever another's converter meets: it promises no kind
+            said = " ".join(str(error).split())[:200]
+            raise UserError(f"jax2onnx cannot convert {path.stem} ({said}); leave onnx out of --formats.") from error
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
 def run(path: Path, *arguments: np.ndarray) -> np.ndarray:
     """What ONNX Runtime makes of the function in a file."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = _session(path)
     names = [one.name for one in session.get_inputs()]
     (found,) = session.run(None, dict(zip(names, map(np.asarray, arguments), strict=True)))
     return np.asarray(found)

@@ -22,6 +22,8 @@ AXES = {
     ("scale", 3): "rows, columns, channels",
     ("bias", 3): "rows, columns, channels",
     ("table", 3): "1, tokens, channels",
+    ("noise", 4): "1, rows, columns, channels",
+    ("mask", 3): "rows, columns, channels",
 }
 """Axes of a tensor by its last name and their number; vectors have one number per channel."""
 

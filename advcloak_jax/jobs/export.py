@@ -10,14 +10,15 @@ import jax
 import numpy as np
 
 from advcloak_jax import cli, settings
-from advcloak_jax.config import ExportConfig, ImageConfig
+from advcloak_jax.config import ExportConfig, GeneratorConfig, ImageConfig, UniversalConfig
 from advcloak_jax.errors import UserError
 from advcloak_jax.files import new_folder, write_json, write_text
 from advcloak_jax.handover import functions, onnx_file, stablehlo, weights
 from advcloak_jax.handover.functions import Handed
-from advcloak_jax.jobs import exported, imported, inputs
+from advcloak_jax.jobs import exported, imported, inputs, universal
 from advcloak_jax.jobs.imported import GRAPH, Network
 from advcloak_jax.networks.generator import Generator
+from advcloak_jax.networks.universal_mask import universal_mask
 from advcloak_jax.recognizers import zoo
 from advcloak_jax.recognizers.convention import describe
 from advcloak_jax.training import runs
@@ -27,6 +28,8 @@ TOLERANCES = {"stablehlo": 1e-6, "onnx": 1e-4}
 """Largest difference of an exported function's values from the network's: masks in (-1, 1), unit-norm embeddings."""
 TRIED: dict[str | int, int] = {"B": 3, "P": 2, "N": 3}
 """Sizes that the exported functions are tried with."""
+TRIED_NORM = 1200.0
+"""Norm in grey levels that they are tried with."""
 
 
 class Subject(NamedTuple):
@@ -46,7 +49,7 @@ class Subject(NamedTuple):
 
 def main(arguments: Sequence[str]) -> None:
     """`python -m advcloak_jax.export RUN OUT --flag value ...`."""
-    run_export(cli.parse_one("python -m advcloak_jax.export", ExportConfig, arguments))
+    run_export(cli.parse_one("python -m advcloak_jax.export", ExportConfig, arguments, job="export"))
 
 
 def run_export(config: ExportConfig) -> Path:
@@ -101,10 +104,8 @@ def _write_functions(folder: Path, subject: Subject, config: ExportConfig) -> di
 def _difference(handed: Handed, found: Any, form: str) -> dict[str, float]:
     """How far an exported function is from the network, on random pictures on the CPU. RuntimeError if too far."""
     draw = np.random.default_rng(0)
-    arguments = [
-        np.asarray(draw.uniform(size=[int(TRIED.get(side, side)) for side in shape]), np.float32)
-        for shape in handed.inputs
-    ]
+    sizes = [[int(TRIED.get(side, side)) for side in shape] for shape in handed.inputs]
+    arguments = [np.asarray(draw.uniform(size=size) if size else TRIED_NORM, np.float32) for size in sizes]
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         difference = np.abs(np.asarray(found(*arguments)) - np.asarray(jax.jit(handed.call)(*arguments))).max()
     if not difference <= TOLERANCES[form]:
@@ -113,23 +114,22 @@ def _difference(handed: Handed, found: Any, form: str) -> dict[str, float]:
 
 
 def _subject(config: ExportConfig) -> Subject:
-    """The generator or the recogniser of the run. Raises UserError when the folder holds neither."""
+    """What the run trained. Raises UserError when the folder holds nothing that can be exported."""
     folder = Path(config.run)
     if imported.is_imported(folder):
         return _imported(folder, config.image_size)
     run = runs.read_run(folder)
     if config.image_size:
         raise UserError(f"--image-size is fixed by {folder}; drop it.")
-    return _generator(run) if isinstance(run.config, ImageConfig) else _trained(run)
+    if isinstance(run.config, UniversalConfig):
+        return _universal(run, run.config)
+    return _generator(run, run.config) if isinstance(run.config, ImageConfig) else _trained(run)
 
 
-def _generator(run: runs.Run) -> Subject:
-    config = run.config
-    assert isinstance(config, ImageConfig)
-    variables = inputs.load_gan(run)["generator"]
+def _about_generator(run: runs.Run, config: GeneratorConfig) -> tuple[Generator, dict[str, Any]]:
+    """The generator of a run, and what export.json says of it."""
     fields: dict[str, Any] = {"width": config.generator_width, "blocks": 3}
-    module = Generator(**fields)
-    about = {
+    return Generator(**fields), {
         "network": {"name": "generator", "fields": fields},
         "image_size": [config.image_size, config.image_size],
         "pixels": "RGB, 0..255 divided by 255; the network scales them itself",
@@ -137,7 +137,27 @@ def _generator(run: runs.Run) -> Subject:
         "transposed_convolutions": "decode_0 and decode_1 (stride 2, padding 1): taps flipped against PyTorch's weight",
         "run": {"job": run.job, "settings": settings.to_dict(config)},
     }
+
+
+def _generator(run: runs.Run, config: ImageConfig) -> Subject:
+    variables = inputs.load_gan(run)["generator"]
+    module, about = _about_generator(run, config)
     return Subject("generator", module, variables, functions.of_generator(module, variables, config.image_size), about)
+
+
+def _universal(run: runs.Run, config: UniversalConfig) -> Subject:
+    """GAP's generator with its one input, and the mask that it makes of it."""
+    variables, noise = universal.load(run)
+    module, about = _about_generator(run, config)
+    make = jax.jit(lambda variables: universal_mask(module, variables, noise, config.epsilon)[0])
+    mask = make(variables)
+    tensors = {**variables, exported.NOISE: noise, exported.MASK: mask}
+    about["universal"] = {
+        exported.NOISE: "the network's one input [1, H, W, 3]; its batch statistics are those of this input itself",
+        exported.MASK: "what it makes of it, scaled down as a whole to at most `epsilon` grey levels a pixel",
+        "epsilon": config.epsilon,
+    }
+    return Subject("universal", module, tensors, functions.of_universal(mask), about)
 
 
 def _trained(run: runs.Run) -> Subject:

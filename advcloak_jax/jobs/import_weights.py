@@ -34,7 +34,7 @@ TRIED_FACES = 4
 def main(arguments: Sequence[str]) -> None:
     """`python -m advcloak_jax.recognizers.import_weights FILE --flag value ...`."""
     program = "python -m advcloak_jax.recognizers.import_weights"
-    run_import(cli.parse_one(program, ImportConfig, arguments))
+    run_import(cli.parse_one(program, ImportConfig, arguments, job=imported.JOB))
 
 
 def run_import(config: ImportConfig) -> Path:

@@ -19,7 +19,7 @@ _SHOWN = 10
 
 def main(arguments: Sequence[str]) -> None:
     """`python -m advcloak_jax.data.prepare SOURCE OUT --flag value ...`."""
-    run(cli.parse_one("python -m advcloak_jax.data.prepare", PrepareConfig, arguments))
+    run(cli.parse_one("python -m advcloak_jax.data.prepare", PrepareConfig, arguments, job="prepare"))
 
 
 def run(config: PrepareConfig) -> Path:

@@ -117,12 +117,22 @@ def build(config: UniversalConfig, faces: FaceSet, split: Split) -> Job:
     )
 
 
-def load_cloak(run: Run, name: str = "GAP") -> Cloak:
-    """The mask of a run's newest checkpoint as a cloak. Raises UserError when that does not fit the run's settings."""
+def load(run: Run) -> tuple[PyTree, jax.Array]:
+    """The generator's variables of a run's newest checkpoint, and its one input.
+
+    Raises UserError when there is no checkpoint or it does not fit the run's settings.
+    """
     config = run.config
     assert isinstance(config, UniversalConfig)
     step, state = read_checkpoint(run.checkpoints, best=False)
     generator, noise = build_generator(config, axis_name=None), noise_of(config)
     expected = jax.eval_shape(lambda key: generator.init(key, noise, train=False), jax.random.key(0))
     require_shapes(state["generator"], expected, run.checkpoints / str(step))
-    return universal(name, generator, state["generator"], noise, config.epsilon)
+    return state["generator"], noise
+
+
+def load_cloak(run: Run, name: str = "GAP") -> Cloak:
+    """The mask of a run's newest checkpoint as a cloak. Raises UserError as `load` does."""
+    config = run.config
+    assert isinstance(config, UniversalConfig)
+    return universal(name, build_generator(config, axis_name=None), *load(run), config.epsilon)

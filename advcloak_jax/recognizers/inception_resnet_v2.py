@@ -77,7 +77,7 @@ class InceptionResNetV2(nn.Module):
             x = conv(step, f"stem_{i}", x)
         x = max_pool(x)
         # Beyond the border are zeros that count.
-        averaged = conv(AVERAGED, "averaged", nn.avg_pool(x, (3, 3), padding=((1, 1), (1, 1))))
+        averaged = conv(AVERAGED, "averaged", nn.avg_pool(x, window_shape=(3, 3), padding="SAME"))
         x = jnp.concatenate([Branches(MIXED, name="mixed", **common)(x, train=train), averaged], axis=-1)
         for i in range(10):
             x = run_block(

@@ -129,8 +129,8 @@ class IResNet(nn.Module):
                 x = run_block(block, x, remat=self.remat, train=train)
                 index += 1
         head = (
-            Head
-            if self.layout == "evolve"
-            else nn.map_variables(Head, "params", _hold_scale, init=self.is_initializing())
+            nn.map_variables(Head, "params", _hold_scale, init=self.is_initializing())
+            if self.layout == "arcface_torch" and train
+            else Head
         )
         return head(self.embedding_size, self.dropout, self.dtype, self.axis_name, name="head")(x, train=train)
