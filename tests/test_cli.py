@@ -13,8 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from advcloak_jax import cli
-from advcloak_jax.config import ImageConfig, PersonConfig, RecognizerConfig, SplitConfig, flag
+from advcloak_jax import cli, settings
+from advcloak_jax.config import (
+    ExportConfig,
+    ImageConfig,
+    ImportConfig,
+    PersonConfig,
+    PrepareConfig,
+    RecognizerConfig,
+    SplitConfig,
+    flag,
+)
 from advcloak_jax.errors import UserError
 from advcloak_jax.jobs import evaluate, train
 from advcloak_jax.training.runs import JOBS, start_run
@@ -214,6 +223,34 @@ def test_what_is_printed_is_completed_by_the_earlier_run(tmp_path: Path, capsys:
     assert (printed["data"], printed["image_size"]) == (["folder:a"], 64)
     assert status(lambda: train.main(["image", "--surrogate", "nowhere", "--print-config"])) == 0
     assert "nowhere is no run folder" in capsys.readouterr().err
+
+
+def test_a_program_of_one_job_takes_a_file_too(tmp_path: Path, capsys: Capture) -> None:
+    program = ("python -m advcloak_jax.export", ExportConfig)
+    given = ["runs/a", "out", "--formats", "onnx", "--print-config"]
+    assert status(lambda: cli.parse_one(*program, given, job="export")) == 0
+    file = tmp_path / "mine.json"
+    file.write_text(capsys.readouterr().out)
+    found = cli.parse_one(*program, ["--config", str(file), "--image-size", "64"], job="export")
+    assert (found.run, found.out, found.formats, found.image_size) == ("runs/a", "out", ("onnx",), 64)
+    file.write_text('{"formats": ["onnx"]}')
+    assert cli.parse_one(*program, ["runs/b", "out", "--config", str(file)], job="export").run == "runs/b"
+    with pytest.raises(UserError, match=r"Missing from .*Run folder of a stage"):
+        cli.parse_one(*program, ["--config", str(file)], job="export")
+    file.write_text('{"formatz": ["onnx"]}')
+    with pytest.raises(UserError, match=r"unknown setting 'formatz'; did you mean 'formats'\?"):
+        cli.parse_one(*program, ["runs/b", "out", "--config", str(file)], job="export")
+
+
+def test_an_imports_config_repeats_it(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    values = settings.to_dict(ImportConfig(file="a.pth", run="runs/a", mean=(127.5,)))
+    file.write_text(json.dumps({"job": "import", "code": {}, "config": values}))
+    program = ("python -m advcloak_jax.recognizers.import_weights", ImportConfig)
+    found = cli.parse_one(*program, ["--config", str(file), "--run", "runs/b"], job="import")
+    assert found == ImportConfig(file="a.pth", run="runs/b", mean=(127.5,), config=str(file))
+    with pytest.raises(UserError, match=r"is of a run of `import`, not of `prepare`"):
+        cli.parse_one("prepare", PrepareConfig, ["a", "b", "--config", str(file)], job="prepare")
 
 
 def test_the_cache_lies_beside_the_run() -> None:
