@@ -20,7 +20,8 @@ SUBCOMMANDS = {
     "memory": "peak memory of every step",
     "batches": "a stage's step over batch sizes",
     "floors": "FLOP, bytes and floor times of networks and steps, and how far from them we are",
-    "scaling": "bytes that devices exchange in a step, and weak scaling on simulated devices",
+    "scaling": "bytes that devices exchange in a step, and weak scaling on simulated devices and processes",
+    "candidates": "ways to make a step faster, old and new in turns",
 }
 
 
@@ -59,6 +60,8 @@ def main(arguments: list[str]) -> int:
     print(report.render(outcome))
     if options.out:
         about = report.facts() | {"subcommand": options.subcommand, "settings": dict(outcome.settings)}
+        # With a filled cache the first calls say nothing about compilation.
+        about["compilation_cache"] = options.cache is not None
         write_json(options.out, about | dict(outcome.figures))
     return 0
 

@@ -1,7 +1,9 @@
 """Images a second of every backbone: embedding, and training as `train.py recognizer` does it."""
 
 import argparse
+import json
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,10 +13,12 @@ import numpy as np
 from advcloak_jax.config import Dtype, RecognizerConfig, SplitConfig
 from advcloak_jax.data.faceset import FaceSet
 from advcloak_jax.data.splits import make_split
+from advcloak_jax.errors import UserError
 from advcloak_jax.jobs import recognizer
 from advcloak_jax.jobs.inputs import build_recognizer
 from advcloak_jax.recognizers import zoo
 from advcloak_jax.recognizers.recognizer import embed
+from advcloak_jax.training.runs import code_version
 from benchmarks import hardware, report, timing
 
 IDENTITIES = 16
@@ -68,6 +72,22 @@ def measure(name: str, batch: int, repeats: int, dtype: Dtype, peak: float) -> d
     }
 
 
+def earlier(path: Path | None, settings: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+    """The backbones of an earlier results file, each with its commit; none where there is no such file.
+
+    Raises UserError when they were measured with other settings or on another device.
+    """
+    if path is None:
+        raise UserError("--add needs --out, the file to add to.")
+    if not path.exists():
+        return {}
+    there = json.loads(path.read_text())
+    now = {"device": facts["device"], "host": facts["host"], "settings": settings}
+    if differing := [name for name, value in now.items() if there.get(name) != value]:
+        raise UserError(f"{path} has other {differing[0]} ({there.get(differing[0])}); use another --out.")
+    return {name: {"commit": there["code"]["commit"]} | one for name, one in there["backbones"].items()}
+
+
 COLUMNS = {
     "backbone": "backbone",
     "way": "way",
@@ -90,15 +110,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="default %(default)s")
     peers = "backbones of arcface_torch that PyTorch trains too: iresnet18 ... iresnet200 (default: none)"
     parser.add_argument("--peers", nargs="*", default=[], help=peers)
+    add = "keep the other backbones of an --out that there is, measured with the same settings on the same device"
+    parser.add_argument("--add", action="store_true", help=add)
 
 
 def run(options: argparse.Namespace) -> report.Outcome:
     """Every backbone."""
     if options.quick:
         options.names, options.batch, options.repeats = ["mobilefacenet"], 2, 1
+    settings = {"batch": options.batch, "dtype": options.dtype, "image_size": 112, "repeats": options.repeats}
+    before = earlier(options.out, settings, report.facts()) if options.add else {}
     peak = hardware.matrix_rate(options.dtype, quick=options.quick)
-    found = {
+    found = before | {
         name: measure(name, options.batch, options.repeats, options.dtype, hardware.mfu_base(peak))
+        | {"commit": code_version()["commit"]}
         for name in options.names
     }
     rows = [{"backbone": name, "way": "ours"} | one for name, one in found.items()]
@@ -108,5 +133,4 @@ def run(options: argparse.Namespace) -> report.Outcome:
 
         figures["peers"] = [row for name in options.peers for row in compare(name, options.batch, options.repeats)]
         rows += figures["peers"]
-    settings = {"batch": options.batch, "dtype": options.dtype, "image_size": 112, "repeats": options.repeats}
     return report.Outcome(settings, figures, report.table(rows, COLUMNS))

@@ -1,4 +1,4 @@
-"""Bytes that devices exchange in a step, weak scaling on simulated devices, and what interconnects make of it."""
+"""Bytes that devices exchange in a step, weak scaling on simulated devices and processes, and on other machines."""
 
 import argparse
 from typing import Any
@@ -6,12 +6,13 @@ from typing import Any
 import jax
 
 from advcloak_jax.errors import UserError
-from benchmarks import collectives, report, timing, workloads
+from benchmarks import collectives, processes, report, timing, workloads
 from benchmarks.sizes import SIZES, STAGE_ONE, SUBSPACES
 
 COLUMNS = {
     "stage": "stage",
     "devices": "devices",
+    "processes": "processes",
     "images/s": "images_per_second.median:.2f",
     "step p50 s": "step_seconds.p50:.3f",
     "efficiency": "efficiency:.2f",
@@ -26,10 +27,11 @@ PREDICTED = {
     "efficiency, nothing overlapped": "efficiency:.3f",
 }
 INTERCONNECTS = {
-    # name: (bytes per second a device sends, seconds of a turn)
-    "NVLink 4 (H100, 450 GB/s each way)": (450e9, 3e-6),
-    "InfiniBand NDR (400 Gb/s each device)": (50e9, 6e-6),
-    "TPU v5e ICI (1,600 Gb/s each chip)": (100e9, 3e-6),
+    # name: (bytes per second a device sends, seconds of a turn, most devices it joins); sources in docs/scaling.md.
+    "NVLink 4 (H100: 450 GB/s each way)": (450e9, 3e-6, 8),
+    "InfiniBand NDR (H100: 400 Gb/s each)": (50e9, 6e-6, 10**6),
+    "TPU v5e ICI (one of two axes: 100 GB/s each way)": (100e9, 3e-6, 256),
+    "TPU v5p ICI (one of three axes: 200 GB/s each way)": (200e9, 3e-6, 6144),
 }
 COUNTS = (8, 64, 256)
 
@@ -40,6 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", default="full", choices=SIZES, help="default %(default)s, as published")
     parser.add_argument("--batch", type=int, default=4, help="images per step and device (default %(default)s)")
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2], help="default 1 2; simulated on CPUs")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        nargs="*",
+        default=[],
+        help="numbers of processes of one device and one core each, e.g. 1 2 (default: none)",
+    )
     parser.add_argument("--step-ms", type=float, default=32 / 6000 * 1e3, help="assumed step of one accelerator")
 
 
@@ -62,12 +71,24 @@ def run(options: argparse.Namespace) -> report.Outcome:
             alone = own[0]["images_per_second_per_device"]
             row["efficiency"] = row["images_per_second_per_device"] / alone
         rows += own
+        apart = [
+            processes.measure(kind, options.size, options.batch, count, options.repeats, options.cache)
+            for count in options.processes
+        ]
+        for row in apart:
+            row["efficiency"] = row["images_per_second_per_device"] / apart[0]["images_per_second_per_device"]
+        rows += apart
         most = own[-1]
         predicted += predict(kind, most["all_reduced_mb"] * 1e6, most["all_reduces"], options.step_ms / 1e3)
     settings = {name: getattr(options, name) for name in ("size", "batch", "step_ms", "repeats")}
+    settings["interconnects"] = {
+        name: {"bytes_per_second": bandwidth, "turn_seconds": latency}
+        for name, (bandwidth, latency, _) in INTERCONNECTS.items()
+    }
     text = report.table(rows, COLUMNS) + "\n\n" + report.table(predicted, PREDICTED)
     notes = [
-        "simulated devices share this machine's cores: an efficiency of 1 / devices per device is what they allow.",
+        "simulated devices share this machine's cores: an efficiency of 1 / devices per device is what they allow; "
+        "each of several processes has a core of its own.",
         f"predicted: an assumed step of {options.step_ms:.2f} ms, the better of ring and tree, nothing overlapped.",
     ]
     return report.Outcome(settings, {"rows": rows, "predicted": predicted}, text, notes)
@@ -80,20 +101,16 @@ def measure(
     batch = options.batch * devices
     faces = workloads.noise_faces(batch, size.image, options.batch // 2)
     step = workloads.stage(kind, size, faces, variables, devices=jax.local_devices()[:devices])
-    found = collectives.exchanged(step.compiled.as_text())
-    reduced = found.get("all-reduce", collectives.Exchange(0, 0))
-    row: dict[str, Any] = {"stage": kind, "devices": devices, "batch": batch}
-    row |= timing.measure(step, options.repeats).summary(batch, devices=devices)
-    row |= {"all_reduces": reduced.operations, "all_reduced_mb": reduced.bytes / 1e6}
-    row["collectives"] = {name: one._asdict() for name, one in found.items()}
-    return row
+    return processes.describe(kind, devices, batch, step, timing.measure(step, options.repeats))
 
 
 def predict(kind: str, size: float, operations: int, step: float) -> list[dict[str, Any]]:
     """Efficiency of weak scaling: the step alone over the step and its exchange."""
     rows = []
-    for name, (bandwidth, latency) in INTERCONNECTS.items():
+    for name, (bandwidth, latency, most) in INTERCONNECTS.items():
         for count in COUNTS:
+            if count > most:
+                continue
             exchange = min(
                 way(size, count, bandwidth, latency, operations)
                 for way in (collectives.ring_seconds, collectives.tree_seconds)

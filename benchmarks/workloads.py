@@ -45,14 +45,25 @@ class Variables(NamedTuple):
 class Workload:
     """One stage's step, compiled, with its state; calling it makes one dispatch of `steps` steps."""
 
-    def __init__(self, program: Any, state: PyTree, resident: PyTree, chunk: PyTree, items: int, steps: int) -> None:
+    def __init__(
+        self,
+        program: Any,
+        state: PyTree,
+        resident: PyTree,
+        chunk: PyTree,
+        items: int,
+        steps: int,
+        compiler: dict[str, Any] | None = None,
+    ) -> None:
         """program: what `parallel.parallelise` made; items and steps: images and steps of one dispatch."""
         self.program, self.state, self.resident, self.chunk = program, state, resident, chunk
         self.items, self.steps = items, steps
         began = time.perf_counter()
+        if jax.process_count() > 1:  # what `parallelise` made only calls a compiled function
+            program = jax.jit(program, donate_argnums=0)
         lowered = program.lower(state, resident, chunk)
         traced = time.perf_counter()
-        self.compiled = lowered.compile()
+        self.compiled = lowered.compile(compiler)
         self.trace_seconds, self.compile_seconds = traced - began, time.perf_counter() - traced
 
     def __call__(self) -> dict[str, jax.Array]:
@@ -91,12 +102,22 @@ def surrogate_module(size: Size, dtype: Any = jnp.float32) -> Any:
 
 
 def fresh_variables(size: Size, seed: int = 0) -> Variables:
-    """Variables of all three networks from their initialisers."""
-    faces = jnp.zeros((1, size.image, size.image, 3))
+    """Variables of all three networks as large as fresh ones, drawn without compiling their initialisers."""
+    faces = jax.ShapeDtypeStruct((1, size.image, size.image, 3), jnp.float32)
     modules = Generator(size.generator), Discriminator(size.discriminator), surrogate_module(size)
-    return Variables(
-        *(jax.jit(lambda key, m=m: m.init(key, faces, train=False))(jax.random.key(seed)) for m in modules)
+    rng = np.random.default_rng(seed)
+
+    def draw(path: Any, leaf: Any) -> jax.Array:
+        if leaf.ndim > 1:  # kernels, and layer norms' weights for every element
+            fan_in = leaf.size / leaf.shape[-1]
+            return jnp.asarray(rng.standard_normal(leaf.shape, np.float32) * (2 / fan_in) ** 0.5)
+        given = {"scale": 1.0, "var": 1.0, "slope": 0.25}
+        return jnp.full(leaf.shape, given.get(path[-1].key, 0.0), leaf.dtype)
+
+    shapes = (
+        jax.eval_shape(lambda key, x, m=m: m.init(key, x, train=False), jax.random.key(0), faces) for m in modules
     )
+    return Variables(*(jax.tree_util.tree_map_with_path(draw, of_module) for of_module in shapes))
 
 
 def settings(kind: str, batch: int, per_person: int) -> ImageConfig:
@@ -117,8 +138,14 @@ def stage(
     devices: list[jax.Device] | None = None,
     dispatch: int = 1,
     learning_rate: float | None = None,
+    cached: bool = True,
+    compiler: dict[str, Any] | None = None,
 ) -> Workload:
-    """Stage I, or stage II with the subspace `kind`, on a batch that is always the same; `dispatch` steps a call."""
+    """Stage I, or stage II with the subspace `kind`, on a batch that is always the same; `dispatch` steps a call.
+
+    cached: the originals' embeddings stay on the device, as in training; else stage I makes them in every step.
+    compiler: XLA's options by their names.
+    """
     devices = devices or jax.local_devices()[:1]
     batch = len(faces.pixels)
     config = settings(kind, batch, faces.per_person)
@@ -154,7 +181,8 @@ def stage(
         index, key = item["index"], jax.random.fold_in(resident.key, number)
         pictures = images.to_unit(resident.faces[index])
         if kind == STAGE_ONE:
-            return steps.ImageBatch(pictures, resident.embeddings[index], item["position"], key)
+            known = resident.embeddings[index] if cached else embed(module, resident.surrogate, pictures)
+            return steps.ImageBatch(pictures, known, item["position"], key)
         places = (item["position"][:, None] * faces.per_person + jnp.arange(faces.per_person)).reshape(-1)
         of_persons = jax.tree.map(lambda x: x[index], resident.spaces)
         return steps.PersonBatch(pictures, resident.embeddings[index], of_persons, places, key)
@@ -166,4 +194,6 @@ def stage(
     placed = parallel.replicate(jax.tree.map(jnp.copy, initial), devices)
     resident = parallel.replicate(resident, devices)
     chunk = {"index": index, "position": index}
-    return Workload(program, placed, resident, chunk, batch * dispatch, dispatch)
+    if jax.process_count() > 1:
+        chunk = parallel.place(parallel.own_part(chunk), devices, "shard_map")
+    return Workload(program, placed, resident, chunk, batch * dispatch, dispatch, compiler)

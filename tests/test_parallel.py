@@ -1,6 +1,5 @@
 """Two devices under pmap and under shard_map train exactly as one device with the same global batch."""
 
-import types
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +24,7 @@ from advcloak_jax.training.recognizer_step import recognizer_step
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 WAYS = ((1, "pmap"), (2, "pmap"), (2, "shard_map"))
-ROUNDING = 1e-5
+ROUNDING = 3e-5
 
 
 @pytest.fixture(scope="module")
@@ -191,8 +190,7 @@ class TestTheseTestsCanFail:
 
     def test_without_the_mean_of_the_gradients(self, data: small.Data, monkeypatch: pytest.MonkeyPatch) -> None:
         one, _ = run("image", small.recording(), data, WAYS[0])
-        local = types.SimpleNamespace(pmean=lambda tree, _: tree, axis_index=lax.axis_index)
-        monkeypatch.setattr(steps, "lax", local)
+        monkeypatch.setattr(steps, "mean_over_devices", lambda tree: tree)
         new, _ = run("image", small.recording(), data, WAYS[1])
         assert all(small.relative(a, b) > 0.05 for a, b in zip(gradients(new), gradients(one), strict=True))
 

@@ -6,13 +6,12 @@ from typing import Any
 import jax
 import optax
 from flax import linen as nn
-from jax import lax
 
 from advcloak_jax.recognizers import margins
 from advcloak_jax.training import class_parallel
 from advcloak_jax.training.accumulate import WHOLE, Parts, mean_over_parts
 from advcloak_jax.training.state import AdaFaceState, RecognizerState
-from advcloak_jax.training.steps import DEVICES, Metrics, RecognizerBatch, mirror_half
+from advcloak_jax.training.steps import DEVICES, Metrics, RecognizerBatch, mean_over_devices, mirror_half
 
 PyTree = Any
 
@@ -72,7 +71,7 @@ def recognizer_step(
         share = (batch.faces, batch.labels, batch.positions)
         (batch_stats, norms), (gradients, told) = mean_over_parts(part_of, (state.batch_stats, norms), share, parts)
         if sharded_classes is None:
-            gradients = lax.pmean(gradients, DEVICES)
+            gradients = mean_over_devices(gradients)
         else:
             gradients = class_parallel.mean_gradients(gradients)
         updates, opt_state = optimiser.update(gradients, state.optimiser, state.params)
@@ -85,6 +84,6 @@ def recognizer_step(
         if isinstance(new, AdaFaceState):
             new = new.replace(norms=norms)
         # The cosine without its margin would do better; this is the accuracy of the task that is trained.
-        return new, lax.pmean(told, DEVICES)
+        return new, mean_over_devices(told)
 
     return step

@@ -13,7 +13,6 @@ import torch
 from torch.nn import functional
 
 from advcloak_jax.cloaks import blocks, methods
-from advcloak_jax.cloaks.cloak import Cloak
 from advcloak_jax.errors import UserError
 from benchmarks.peers import networks
 from benchmarks.peers.comparison import make_networks
@@ -82,9 +81,3 @@ class OneByOne:
             lambda key: jax.random.uniform(key, faces.shape[1:], jnp.float32, minval=-epsilon, maxval=epsilon)
         )
         return np.asarray(draw(keys))
-
-
-def difference(peer: OneByOne, cloak: Cloak, faces: np.ndarray) -> float:
-    """Share of the masks' values that differ by more than half a step: a step is a sign, which rounding may turn."""
-    ours = np.asarray(cloak.make_masks(jnp.asarray(faces), jax.random.key(0)))
-    return float((np.abs(ours - peer()) > 0.5 * peer.settings.step_size / 255).mean())

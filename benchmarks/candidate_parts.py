@@ -1,0 +1,219 @@
+"""Candidates that are measured on the part of a step they change. Each makes (size, images) -> the old and new way."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from advcloak_jax.networks.generator import Generator
+from advcloak_jax.networks.layers import BatchNorm, convolution, upsample_conv
+from advcloak_jax.recognizers.recognizer import embed, normalise
+from benchmarks import workloads
+from benchmarks.folded_surrogate import fold, folded_features
+from benchmarks.sizes import Size
+
+TWO_DEVICES = ("one exchange for mean and variance",)
+
+
+class Pair(NamedTuple):
+    """Two calls that return the same, and the steps that each makes."""
+
+    old: Callable[[], Any]
+    new: Callable[[], Any]
+    old_steps: int = 1
+    new_steps: int = 1
+
+
+def _noise(*shape: int, seed: int = 0) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
+
+
+def _bound(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+    compiled = jax.jit(function).lower(*arguments).compile()
+    return lambda: compiled(*arguments)
+
+
+def _by_all(function: Callable[..., jax.Array], *arguments: Any) -> Callable[[], Any]:
+    """What `function` returns and its gradients by every argument."""
+
+    def run(*arguments: Any) -> Any:
+        made, pull_back = jax.vjp(function, *arguments)
+        return made, pull_back(made)
+
+    return _bound(run, *arguments)
+
+
+def one_generator_pass(size: Size, batch: int) -> Pair:
+    """The generator's masks made for D and again for G, against once for both."""
+    generator = Generator(size.generator)
+    variables = workloads.fresh_variables(size).generator
+    faces = jnp.asarray(workloads.noise_faces(batch, size.image, batch).unit)
+
+    def masks(params: Any, faces: jax.Array) -> jax.Array:
+        given = {"params": params, "batch_stats": variables["batch_stats"]}
+        return generator.apply(given, faces, train=True, mutable=["batch_stats"])[0]  # type: ignore[return-value]
+
+    def run(params: Any, faces: jax.Array, *, twice: bool) -> Any:
+        made, pull_back = jax.vjp(lambda params: masks(params, faces), params)
+        # Without the barrier XLA would see that both passes are the same.
+        for_discriminator = masks(params, lax.optimization_barrier(faces)) if twice else made
+        return for_discriminator, pull_back(made)
+
+    arguments = variables["params"], faces
+    return Pair(*(_bound(functools.partial(run, twice=twice), *arguments) for twice in (True, False)))
+
+
+def surrogate_weights_frozen(size: Size, batch: int) -> Pair:
+    """The surrogate's gradients by its weights and input, against by its input alone."""
+    module, variables = workloads.surrogate_module(size), workloads.fresh_variables(size).surrogate
+    faces = jnp.asarray(workloads.noise_faces(batch, size.image, batch).unit)
+
+    def loss(faces: jax.Array, variables: Any) -> jax.Array:
+        return jnp.sum(embed(module, variables, faces)[:, 0])
+
+    with_weights = _bound(jax.grad(loss, argnums=(0, 1)), faces, variables)
+    return Pair(lambda: with_weights()[0], _bound(jax.grad(loss), faces, variables))
+
+
+def batch_norm_folded(size: Size, batch: int) -> Pair:
+    """The frozen surrogate as trained, against with its batch norms folded into its convolutions; by its input."""
+    module, variables = workloads.surrogate_module(size), workloads.fresh_variables(size).surrogate
+    faces = jnp.asarray(workloads.noise_faces(batch, size.image, batch).unit)
+    folded = jax.jit(lambda variables: fold(variables, size.units, size.image))(variables)
+
+    def by_input(features: Callable[[Any, jax.Array], jax.Array]) -> Callable[[Any, jax.Array], Any]:
+        return lambda given, faces: jax.value_and_grad(lambda x: jnp.sum(normalise(features(given, x))[:, 0]))(faces)
+
+    def as_trained(variables: Any, faces: jax.Array) -> jax.Array:
+        return module.apply(variables, faces, train=False)  # type: ignore[no-any-return]
+
+    new = functools.partial(folded_features, units=size.units)
+    return Pair(_bound(by_input(as_trained), variables, faces), _bound(by_input(new), folded, faces))
+
+
+def transposed_convolution(size: Size, batch: int) -> Pair:
+    """XLA's transposed convolution, against a matrix product and depth-to-space; with gradients."""
+    side, channels = size.image // 4, 4 * size.generator
+    arguments = _noise(batch, side, side, channels), _noise(4, 4, channels, channels // 2, seed=1)
+    old = lambda x, kernel: lax.conv_transpose(x, kernel, (2, 2), "SAME")  # noqa: E731
+    return Pair(_by_all(old, *arguments), _by_all(upsample_conv, *arguments))
+
+
+def reflect_padding(size: Size, batch: int) -> Pair:
+    """A residual block's convolution with reflection, against with zeros: more than any other padding could win."""
+    side, channels = size.image // 4, 4 * size.generator
+
+    def padded(x: jax.Array, kernel: jax.Array, mode: str) -> jax.Array:
+        made = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode) if mode == "reflect" else x
+        return convolution(made, kernel, 1, 0 if mode == "reflect" else 1)
+
+    arguments = _noise(batch, side, side, channels), _noise(3, 3, channels, channels, seed=1)
+    ways = [_by_all(functools.partial(padded, mode=mode), *arguments) for mode in ("reflect", "zero")]
+    return Pair(*(lambda way=way: way()[0][:, 2:-2, 2:-2] for way in ways))  # type: ignore[misc]
+
+
+def channels_padded(size: Size, batch: int) -> Pair:
+    """The generator's first convolution on 3 channels, against on 8 of which 5 are zero."""
+    arguments = _noise(batch, size.image, size.image, 3), _noise(7, 7, 3, size.generator, seed=1)
+
+    def padded(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        wide = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, 5)))
+        return convolution(wide, jnp.pad(kernel, ((0, 0), (0, 0), (0, 5), (0, 0))), 1, 3)
+
+    return Pair(_by_all(lambda x, kernel: convolution(x, kernel, 1, 3), *arguments), _by_all(padded, *arguments))
+
+
+def layout(size: Size, batch: int) -> Pair:
+    """A convolution of the surrogate with channels last, against channels first; with gradients."""
+    side, channels = size.image // 2, size.channels[0]
+    x, kernel = _noise(batch, side, side, channels), _noise(3, 3, channels, channels, seed=1)
+
+    def first(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NCHW", "HWIO", "NCHW"))
+
+    def last(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    old, new = _by_all(last, x, kernel), _by_all(first, jnp.moveaxis(x, -1, 1), kernel)
+    return Pair(lambda: old()[1][1], lambda: new()[1][1])
+
+
+def flipped_kernels(size: Size, batch: int) -> Pair:
+    """The input gradient of the surrogate's widest convolution: its kernel flipped in the step, against beforehand."""
+    side, channels = max(2, size.image // 16), size.channels[-1]
+    x, kernel = _noise(batch, side, side, channels), _noise(3, 3, channels, channels, seed=1)
+    flip = lambda kernel: kernel[::-1, ::-1].swapaxes(2, 3)  # noqa: E731
+    old = _bound(lambda x, kernel: convolution(x, flip(kernel), 1, 1), x, kernel)
+    return Pair(old, _bound(lambda x, kernel: convolution(x, kernel, 1, 1), x, jax.jit(flip)(kernel)))
+
+
+def fused_optimiser(size: Size, batch: int) -> Pair:
+    """Adam leaf by leaf, against on all of the generator's parameters as one vector."""
+    params = workloads.fresh_variables(size).generator["params"]
+    gradients = jax.tree.map(lambda p: 0.01 * p + 1e-3, params)
+
+    def updated(optimiser: optax.GradientTransformation) -> Callable[[], Any]:
+        state = optimiser.init(params)
+        step = lambda gradients, state, params: optax.apply_updates(  # noqa: E731
+            params, optimiser.update(gradients, state, params)[0]
+        )
+        return _bound(step, gradients, state, params)
+
+    adam = optax.adam(1e-3, b1=0.5)
+    return Pair(updated(adam), updated(optax.flatten(adam)))
+
+
+def one_exchange(size: Size, batch: int) -> Pair:
+    """Batch norms over two devices with an exchange each for mean and variance, against one for both."""
+    channels, layers = 4 * size.generator, 12
+    values = _noise(batch, 4, 4, channels)
+    norm = BatchNorm(axis_name="d")
+    variables = BatchNorm().init(jax.random.key(0), values, train=False)
+
+    def before(x: jax.Array) -> jax.Array:
+        mean = x.mean((0, 1, 2))
+        overall = lax.pmean(mean, "d")
+        var = lax.pmean(jnp.square(x - mean).mean((0, 1, 2)) + jnp.square(mean - overall), "d")
+        return (x - overall) * lax.rsqrt(var + 1e-5)
+
+    def after(x: jax.Array) -> jax.Array:
+        return norm.apply(variables, x, train=True, mutable=["batch_stats"])[0]  # type: ignore[return-value]
+
+    def chained(layer: Callable[[jax.Array], jax.Array]) -> Callable[[], Any]:
+        def run(x: jax.Array) -> jax.Array:
+            for _ in range(layers):
+                x = jnp.tanh(layer(x))
+            return x
+
+        mesh = Mesh(np.array(jax.local_devices()[:2]), ("d",))
+        mapped = jax.shard_map(
+            jax.grad(lambda x: jnp.sum(jnp.square(run(x)))),
+            mesh=mesh,
+            in_specs=P("d"),
+            out_specs=P("d"),
+            check_vma=False,
+        )
+        return _bound(mapped, values)
+
+    return Pair(chained(before), chained(after))
+
+
+PAIRS: dict[str, Callable[[Size, int], Pair]] = {
+    "one generator pass for D and G": one_generator_pass,
+    "no gradient to the surrogate's weights": surrogate_weights_frozen,
+    "batch norm folded into the surrogate": batch_norm_folded,
+    "transposed convolution as a product": transposed_convolution,
+    "reflect padding": reflect_padding,
+    "channels padded": channels_padded,
+    "layout": layout,
+    "flipped kernels": flipped_kernels,
+    "fused optimiser": fused_optimiser,
+    "one exchange for mean and variance": one_exchange,
+}

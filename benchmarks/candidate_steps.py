@@ -1,0 +1,78 @@
+"""Candidates that are measured on a whole step. Each makes (size, images) -> the step as it was, and as it would be."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from advcloak_jax import subspace
+from benchmarks import workloads
+from benchmarks.candidate_parts import Pair
+from benchmarks.sizes import STAGE_ONE, Size
+
+
+def _step(kind: str, size: Size, batch: int, **how: Any) -> workloads.Workload:
+    faces = workloads.noise_faces(batch, size.image, batch // 2)
+    return workloads.stage(kind, size, faces, workloads.fresh_variables(size), **how)
+
+
+def _last_losses(step: workloads.Workload) -> Any:
+    """A call that returns the losses of its last step."""
+    return lambda: jax.tree.map(lambda values: values[-1:], step())
+
+
+def _pair(old: workloads.Workload, new: workloads.Workload) -> Pair:
+    return Pair(_last_losses(old), _last_losses(new), old.steps, new.steps)
+
+
+def originals_cached(size: Size, batch: int) -> Pair:
+    """The originals embedded in every step, against once for all."""
+    return _pair(_step(STAGE_ONE, size, batch, cached=False), _step(STAGE_ONE, size, batch))
+
+
+def bfloat16(size: Size, batch: int) -> Pair:
+    """Networks that compute in float32, against bfloat16 with float32 statistics, losses and parameters."""
+    return _pair(_step(STAGE_ONE, size, batch), _step(STAGE_ONE, size, batch, dtype=jnp.bfloat16))
+
+
+def steps_per_call(size: Size, batch: int) -> Pair:
+    """One step a call, against two."""
+    return _pair(_step(STAGE_ONE, size, batch), _step(STAGE_ONE, size, batch, dispatch=2))
+
+
+def hull_projection(size: Size, batch: int) -> Pair:
+    """A whole step of stage II, against its projection alone: the ratio is the inverse of its share."""
+    step = _step("convex-hull", size, batch)
+    known = jax.random.normal(jax.random.key(0), (2, batch // 2, size.embedding))
+    known /= jnp.linalg.norm(known, axis=-1, keepdims=True)
+    spaces = jax.jit(subspace.fit)(known)
+    project = jax.jit(lambda spaces, given: subspace.project(spaces, given, kind="convex-hull", iterations=20))
+    nothing = {"loss": jnp.zeros(1)}
+
+    def alone() -> Any:
+        jax.block_until_ready(project(spaces, known[:, ::-1]))
+        return nothing
+
+    def whole() -> Any:
+        jax.block_until_ready(step())
+        return nothing
+
+    return Pair(whole, alone)
+
+
+def _flag(name: str, value: Any) -> Any:
+    def make(size: Size, batch: int) -> Pair:
+        return _pair(_step(STAGE_ONE, size, batch), _step(STAGE_ONE, size, batch, compiler={name: value}))
+
+    return make
+
+
+PAIRS = {
+    "originals' embeddings cached": originals_cached,
+    "bfloat16": bfloat16,
+    "steps per call": steps_per_call,
+    "projection's share of stage II": hull_projection,
+    "flag: 512-bit vectors": _flag("xla_cpu_prefer_vector_width", 512),
+    "flag: scheduler for concurrency": _flag("xla_cpu_enable_concurrency_optimized_scheduler", True),
+    "flag: fast math": _flag("xla_cpu_enable_fast_math", True),
+}
