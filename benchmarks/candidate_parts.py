@@ -19,6 +19,9 @@ from benchmarks import workloads
 from benchmarks.folded_surrogate import fold, folded_features
 from benchmarks.sizes import Size
 
+NO_YNNPACK = "xla_cpu_experimental_ynn_fusion_type", "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+"""XLA's option that leaves convolutions to Eigen and matrix products to YNNPACK (jax 0.10)."""
+
 TWO_DEVICES = ("one exchange for mean and variance",)
 
 
@@ -35,8 +38,9 @@ def _noise(*shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
 
 
-def _bound(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
-    compiled = jax.jit(function).lower(*arguments).compile()
+def _bound(function: Callable[..., Any], *arguments: Any, compiler: dict[str, Any] | None = None) -> Callable[[], Any]:
+    """A compiled call; compiler: XLA's options by their names."""
+    compiled = jax.jit(function).lower(*arguments).compile(compiler)
     return lambda: compiled(*arguments)
 
 
@@ -48,6 +52,50 @@ def _by_all(function: Callable[..., jax.Array], *arguments: Any) -> Callable[[],
         return made, pull_back(made)
 
     return _bound(run, *arguments)
+
+
+def _by_faces(size: Size, batch: int) -> tuple[Callable[..., jax.Array], tuple[Any, jax.Array]]:
+    """The gradient of the frozen surrogate by its input, and its arguments."""
+    module, variables = workloads.surrogate_module(size), workloads.fresh_variables(size).surrogate
+    faces = jnp.asarray(workloads.noise_faces(batch, size.image, batch).unit)
+
+    def loss(faces: jax.Array, variables: Any) -> jax.Array:
+        return jnp.sum(embed(module, variables, faces)[:, 0])
+
+    return (lambda variables, faces: jax.grad(loss)(faces, variables)), (variables, faces)
+
+
+def _by_generator(size: Size, batch: int) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The gradient of the generator's masks by its parameters, and its arguments."""
+    generator, variables = Generator(size.generator), workloads.fresh_variables(size).generator
+    faces = jnp.asarray(workloads.noise_faces(batch, size.image, batch).unit)
+
+    def loss(params: Any, stats: Any, faces: jax.Array) -> jax.Array:
+        given = {"params": params, "batch_stats": stats}
+        return jnp.sum(generator.apply(given, faces, train=True, mutable=["batch_stats"])[0])
+
+    return jax.grad(loss), (variables["params"], variables["batch_stats"], faces)
+
+
+def flag(name: str, value: Any, part: Callable[[Size, int], Any]) -> Callable[[Size, int], Pair]:
+    """A part compiled as XLA does by itself, against with an option of its own."""
+
+    def make(size: Size, batch: int) -> Pair:
+        function, arguments = part(size, batch)
+        return Pair(_bound(function, *arguments), _bound(function, *arguments, compiler={name: value}))
+
+    return make
+
+
+def convolution_without_padding(size: Size, batch: int) -> Pair:
+    """A residual block's convolution as XLA has it, against with a column more on both sides; with gradients."""
+    side, channels = size.image // 4 + 2, 4 * size.generator
+    arguments = _noise(batch, side, side, channels), _noise(3, 3, channels, channels, seed=1)
+
+    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    return Pair(_by_all(plain, *arguments), _by_all(lambda x, kernel: convolution(x, kernel, 1, 0), *arguments))
 
 
 def one_generator_pass(size: Size, batch: int) -> Pair:
@@ -213,7 +261,14 @@ PAIRS: dict[str, Callable[[Size, int], Pair]] = {
     "reflect padding": reflect_padding,
     "channels padded": channels_padded,
     "layout": layout,
+    "convolution without padding": convolution_without_padding,
     "flipped kernels": flipped_kernels,
     "fused optimiser": fused_optimiser,
     "one exchange for mean and variance": one_exchange,
+    "flag: no YNNPACK convolutions, surrogate": flag(*NO_YNNPACK, _by_faces),
+    "flag: no YNNPACK convolutions, generator": flag(*NO_YNNPACK, _by_generator),
+    "flag: 512-bit vectors, surrogate": flag("xla_cpu_prefer_vector_width", 512, _by_faces),
+    "flag: scheduler for concurrency, generator": flag(
+        "xla_cpu_enable_concurrency_optimized_scheduler", True, _by_generator
+    ),
 }

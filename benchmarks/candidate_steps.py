@@ -60,19 +60,9 @@ def hull_projection(size: Size, batch: int) -> Pair:
     return Pair(whole, alone)
 
 
-def _flag(name: str, value: Any) -> Any:
-    def make(size: Size, batch: int) -> Pair:
-        return _pair(_step(STAGE_ONE, size, batch), _step(STAGE_ONE, size, batch, compiler={name: value}))
-
-    return make
-
-
 PAIRS = {
     "originals' embeddings cached": originals_cached,
     "bfloat16": bfloat16,
     "steps per call": steps_per_call,
     "projection's share of stage II": hull_projection,
-    "flag: 512-bit vectors": _flag("xla_cpu_prefer_vector_width", 512),
-    "flag: scheduler for concurrency": _flag("xla_cpu_enable_concurrency_optimized_scheduler", True),
-    "flag: fast math": _flag("xla_cpu_enable_fast_math", True),
 }

@@ -53,7 +53,6 @@ class Workload:
         chunk: PyTree,
         items: int,
         steps: int,
-        compiler: dict[str, Any] | None = None,
     ) -> None:
         """program: what `parallel.parallelise` made; items and steps: images and steps of one dispatch."""
         self.program, self.state, self.resident, self.chunk = program, state, resident, chunk
@@ -63,7 +62,7 @@ class Workload:
             program = jax.jit(program, donate_argnums=0)
         lowered = program.lower(state, resident, chunk)
         traced = time.perf_counter()
-        self.compiled = lowered.compile(compiler)
+        self.compiled = lowered.compile()
         self.trace_seconds, self.compile_seconds = traced - began, time.perf_counter() - traced
 
     def __call__(self) -> dict[str, jax.Array]:
@@ -139,12 +138,10 @@ def stage(
     dispatch: int = 1,
     learning_rate: float | None = None,
     cached: bool = True,
-    compiler: dict[str, Any] | None = None,
 ) -> Workload:
     """Stage I, or stage II with the subspace `kind`, on a batch that is always the same; `dispatch` steps a call.
 
     cached: the originals' embeddings stay on the device, as in training; else stage I makes them in every step.
-    compiler: XLA's options by their names.
     """
     devices = devices or jax.local_devices()[:1]
     batch = len(faces.pixels)
@@ -196,4 +193,4 @@ def stage(
     chunk = {"index": index, "position": index}
     if jax.process_count() > 1:
         chunk = parallel.place(parallel.own_part(chunk), devices, "shard_map")
-    return Workload(program, placed, resident, chunk, batch * dispatch, dispatch, compiler)
+    return Workload(program, placed, resident, chunk, batch * dispatch, dispatch)
