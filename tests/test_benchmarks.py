@@ -13,9 +13,20 @@ import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from advcloak_jax.errors import UserError
 from advcloak_jax.networks.generator import Generator
 from benchmarks import __main__ as command
-from benchmarks import collectives, counts, hardware, timing, workloads
+from benchmarks import (
+    collectives,
+    counts,
+    folded_surrogate,
+    hardware,
+    masks,
+    processes,
+    recognisers,
+    timing,
+    workloads,
+)
 from benchmarks.sizes import SIZES, STAGE_ONE
 
 ROOT = Path(__file__).parents[1]
@@ -137,7 +148,9 @@ def test_summaries_of_times() -> None:
     )
 
 
-@pytest.mark.parametrize("arguments", [["projection"], ["identification", "--no-peers"], ["inputs"], ["stages"]])
+@pytest.mark.parametrize(
+    "arguments", [["projection"], ["identification", "--no-peers"], ["inputs"], ["stages"], ["batches"], ["candidates"]]
+)
 def test_runs(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "figures.json"
     assert command.main([*arguments, "--quick", "--out", str(out)]) == 0
@@ -158,6 +171,51 @@ def test_masks_run_as_they_are_compiled_for_users() -> None:
     done = subprocess.run(command_line, cwd=ROOT, env=plain, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "lowkey" in done.stdout
+
+
+def test_a_folded_surrogate_is_the_surrogate() -> None:
+    """Norms that are not the identity, strides, both kinds of shortcut, and padding, where a bias is not added."""
+    size = SIZES["quick"]
+    module, rng = workloads.surrogate_module(size), np.random.default_rng(0)
+    fresh = workloads.fresh_variables(size).surrogate
+    variables = jax.tree.map(
+        lambda x: x if x.ndim > 1 else jnp.asarray(rng.uniform(0.5, 1.5, x.shape).astype(np.float32)), fresh
+    )
+    faces = jnp.asarray(workloads.noise_faces(2, size.image, 2).unit)
+    want = jax.jit(lambda v, x: module.apply(v, x, train=False))(variables, faces)
+    folded = jax.jit(lambda v: folded_surrogate.fold(v, size.units, size.image))(variables)
+    made = jax.jit(lambda v, x: folded_surrogate.folded_features(v, x, size.units))(folded, faces)
+    np.testing.assert_allclose(made, want, rtol=1e-4, atol=1e-4 * float(jnp.abs(want).max()))
+
+
+def test_a_persons_masks_are_compared_with_the_same_persons() -> None:
+    ours = np.zeros((3, 2, 2, 1))
+    theirs = np.zeros((2, 2, 2, 1))
+    theirs[1, 0, 0] = 1.0
+    assert masks.difference(ours, theirs, 1.0) == 1 / 8
+    assert masks.difference(ours, theirs, 4.0) == 0
+
+
+def test_backbones_are_added_to_what_was_measured_alike(tmp_path: Path) -> None:
+    facts, settings = {"device": "cpu cpu", "host": "two cores"}, {"batch": 8}
+    out = tmp_path / "figures.json"
+    assert recognisers.earlier(out, settings, facts) == {}
+    out.write_text(
+        json.dumps(facts | {"settings": settings, "code": {"commit": "abc"}, "backbones": {"ir18": {"parameters": 1}}})
+    )
+    assert recognisers.earlier(out, settings, facts) == {"ir18": {"commit": "abc", "parameters": 1}}
+    for other in ((out, {"batch": 4}, facts), (out, settings, facts | {"host": "four cores"}), (None, settings, facts)):
+        with pytest.raises(UserError):
+            recognisers.earlier(*other)
+
+
+@pytest.mark.slow
+def test_weak_scaling_over_two_processes() -> None:
+    if len(processes.cores()) < 2:
+        pytest.skip("one core")
+    found = processes.measure(STAGE_ONE, "quick", 4, 2, 1, None)
+    assert (found["processes"], found["devices"], found["batch"]) == (2, 2, 8)
+    assert found["all_reduced_mb"] > 0
 
 
 def test_projection_equals_cvx(tmp_path: Path) -> None:
