@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core
+from jax.interpreters import partial_eval
 
 from advcloak_jax.training import flops
 from benchmarks.sizes import Size
@@ -105,8 +106,10 @@ def step_flop(size: Size) -> float:
 
 
 def traced(function: Callable[..., Any], *arguments: Any) -> Count:
-    """Count of one call of a function, from its trace: no compiler has had a say in it."""
-    return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
+    """Count of one call of a function, from its trace without what nothing depends on: no compiler has a say in it."""
+    whole = jax.make_jaxpr(function)(*arguments).jaxpr
+    needed, _ = partial_eval.dce_jaxpr(whole, [True] * len(whole.outvars))
+    return _of_jaxpr(needed)
 
 
 def _of_jaxpr(jaxpr: Any) -> Count:

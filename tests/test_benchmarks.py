@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from advcloak_jax.errors import UserError
 from advcloak_jax.networks.generator import Generator
+from advcloak_jax.networks.layers import convolution
 from benchmarks import __main__ as command
 from benchmarks import (
     collectives,
@@ -85,6 +86,14 @@ def test_loops_and_branches_count_as_often_as_they_run() -> None:
     assert looped.flop == 5 * 2 * 4**3
     branch = counts.traced(lambda x: jax.lax.cond(x[0, 0] > 0, lambda y: y @ y @ y, lambda y: y, x), square)
     assert branch.flop == 2 * 2 * 4**3
+
+
+def test_a_gradient_that_nobody_asks_for_does_not_count() -> None:
+    """`convolution` makes its input's and its kernel's gradient; the surrogate's kernels have none."""
+    x, kernel = jnp.zeros((1, 8, 8, 8)), jnp.zeros((3, 3, 8, 8))
+    forward = counts.traced(lambda x: convolution(x, kernel, 1, 1), x).flop
+    by_input = jax.grad(lambda x: jnp.sum(jnp.square(convolution(x, kernel, 1, 1))))
+    assert counts.traced(jax.jit(by_input), x).flop == 2 * forward
 
 
 def test_bytes_of_a_known_exchange() -> None:
