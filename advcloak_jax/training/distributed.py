@@ -198,9 +198,12 @@ def gather_blocks(blocks: int, make: Callable[[int], np.ndarray]) -> list[np.nda
 
 
 def lost_another(error: BaseException) -> bool:
-    """Whether an error means that another process is gone: the connection to it broke, or it kept this one waiting."""
+    """Whether an error means that another process is gone: the connection to it broke, or it kept this one waiting.
+
+    JAX raises what its runtime says as RuntimeError, or as ValueError when a call fails as it is started.
+    """
     signs = ("Gloo", "NCCL", "Connection closed", "Connection reset", "UNAVAILABLE", "DEADLINE_EXCEEDED", "Barrier")
-    return active() and isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    return active() and isinstance(error, RuntimeError | ValueError) and any(sign in str(error) for sign in signs)
 
 
 def fail(status: int) -> NoReturn:

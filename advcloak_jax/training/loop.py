@@ -59,7 +59,7 @@ def train(run: Run, job: Job, *, sample: Callable[[int, np.ndarray], None]) -> d
     began = time.monotonic()
     with (
         Times() as times,
-        Stop() as stop,
+        Stop(job.devices) as stop,
         closing(job.feed),
         closing(Checkpoints(run.checkpoints, keep=run.config.keep)) as checkpoints,
     ):

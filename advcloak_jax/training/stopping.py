@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -20,13 +20,16 @@ class Stop:
     due: whether to stop now. Alone, as soon as asked. Several processes vote with every call, by a collective behind
     the call's own work, and count the vote once the next call is under way: no process waits for it, and all of them
     count it after the same step.
+
+    devices: those of all processes that the calls work on. Only they vote: on an idle device the vote would not wait
+    behind the call, but keep a thread that the call may need.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, devices: Sequence[jax.Device]) -> None:
         self.due = False
         self._asked_at: float | None = None
         self._waiting: jax.Array | None = None
-        self._vote = _ballot_box() if jax.process_count() > 1 else None
+        self._vote = _ballot_box(devices) if jax.process_count() > 1 else None
 
     def cast(self) -> None:
         """Take part in the vote of a call just dispatched, and count the vote before it."""
@@ -53,11 +56,10 @@ class Stop:
         signal.signal(signal.SIGTERM, self._before)
 
 
-def _ballot_box() -> Callable[[bool], jax.Array]:
-    """wish of this process -> whether any process wishes, on the device."""
-    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+def _ballot_box(devices: Sequence[jax.Device]) -> Callable[[bool], jax.Array]:
+    """wish of this process -> whether any process wishes, on the devices."""
     mesh = Mesh(np.array(devices), ("voters",))
-    own = len(jax.local_devices())
+    own = sum(device.process_index == jax.process_index() for device in devices)
     ballots = {
         wish: jax.make_array_from_process_local_data(NamedSharding(mesh, P("voters")), np.full(own, wish))
         for wish in (False, True)
