@@ -30,14 +30,8 @@ for s in y1 casia; do
       --subspace $subspace --steps 150 --learning-rate 5e-5
   done
   "$python" train.py universal --surrogate "$out/$s" "${data[@]}" "${common[@]}" --run "$out/universal-$s" \
-    --generator-width 16 --steps 300
+    --generator-width 16 --steps 200
 done
-# For the stages: as many steps in all without stage I, at stage I's rate; and stage II with a mask for every image.
-"$python" train.py person --generator none --surrogate "$out/y1" "${data[@]}" "${stage_two[@]}" "${networks[@]}" \
-  --run "$out/none-y1" --subspace plain --steps 550 --learning-rate 5e-4
-"$python" train.py person --generator "$out/image-y1" "${stage_two[@]}" --run "$out/per-image-y1" --subspace plain \
-  --masks image --steps 150 --learning-rate 5e-5
-
 targets=("onnx:$models/edgeface_xxs/edgeface_xxs.onnx,mean=127.5,std=127.5,name=EdgeFace-XXS"
   "$out/v2" "$out/v3" "$out/imagenet" "$out/casia" "$out/y1")
 trained=()
@@ -46,15 +40,33 @@ for s in y1 casia; do
 done
 "$python" evaluate.py table --cloaks "${trained[@]}" --surrogates "$out/y1" "$out/casia" \
   --methods fi-uap opom-convex-hull opom-class-centre opom-affine-hull fi-uap-plus fim lowkey \
-  hybrid:start=AdvCloak-ConvexHull --targets "${targets[@]}" --cache "$out/cache" --out "$out/methods"
+  hybrid:start=AdvCloak-ConvexHull --baseline AdvFaces+ OPOM-ConvexHull AdvCloak AdvCloak-ConvexHull \
+  --targets "${targets[@]}" --timed 0 --cache "$out/cache" --out "$out/methods"
+# What masks cost: one black box will do. For figures that mean something nothing else may run.
+"$python" evaluate.py table --cloaks "$out/image-y1" "$out/universal-y1" "$out/convex-hull-y1" --surrogates "$out/y1" \
+  --methods fi-uap opom-class-centre opom-convex-hull fim hybrid:start=AdvCloak-ConvexHull --targets "$out/v2" \
+  --timed 4 --cache "$out/cache" --out "$out/costs"
 # An ensemble of both source models, tried on the black boxes that neither is.
 "$python" evaluate.py table --cloaks "$out/convex-hull-y1" "$out/convex-hull-casia" \
-  --surrogates "$out/y1" "$out/casia" "$out/y1+$out/casia" --methods fi-uap opom-convex-hull \
-  --targets "${targets[@]:0:4}" --cache "$out/cache" --out "$out/ensemble"
+  --surrogates "$out/y1" "$out/casia" "$out/y1+$out/casia" --methods opom-convex-hull \
+  --targets "${targets[@]:0:4}" --timed 0 --cache "$out/cache" --out "$out/ensemble"
 
 few=(--cloaks "$out/image-y1" "$out/plain-y1" "$out/convex-hull-y1" --surrogates "$out/y1" --methods fi-uap opom-convex-hull
   --targets "${targets[@]:0:5}" --cache "$out/cache" --out "$out/ablations")
-"$python" evaluate.py ablation n-inference "${few[@]}" --n-inference 1 2 4 7 10
 "$python" evaluate.py ablation norm "${few[@]}" --norms 300 600 900 1200 1800 2400
-"$python" evaluate.py ablation stages --targets "${targets[@]:0:5}" --cache "$out/cache" --out "$out/ablations" \
-  --cloaks "$out/image-y1" "$out/none-y1" "$out/per-image-y1" "$out/plain-y1" "$out/class-centre-y1" "$out/convex-hull-y1"
+"$python" evaluate.py ablation n-inference "${few[@]}" --methods opom-convex-hull --n-inference 1 2 4 7 10
+
+# The stages, at half the length: stage I, as many steps without it at its rate, and stage II by image and by person.
+half="$out/half"
+"$python" train.py image --surrogate "$out/casia" "${data[@]}" "${common[@]}" "${networks[@]}" --run "$half/image-casia" \
+  --steps 200 --learning-rate 5e-4 --lambda-norm 8 --lambda-adversarial 40
+for subspace in plain convex-hull; do
+  "$python" train.py person --generator "$half/image-casia" "${stage_two[@]}" --run "$half/$subspace-casia" \
+    --subspace $subspace --steps 100 --learning-rate 5e-5
+done
+"$python" train.py person --generator "$half/image-casia" "${stage_two[@]}" --run "$half/per-image-casia" \
+  --subspace plain --masks image --steps 100 --learning-rate 5e-5
+"$python" train.py person --generator none --surrogate "$out/casia" "${data[@]}" "${stage_two[@]}" "${networks[@]}" \
+  --run "$half/none-casia" --subspace plain --steps 300 --learning-rate 5e-4
+"$python" evaluate.py ablation stages --targets "${targets[@]:0:4}" "$out/y1" --cache "$out/cache" --out "$out/ablations" \
+  --cloaks "$half/image-casia" "$half/none-casia" "$half/per-image-casia" "$half/plain-casia" "$half/convex-hull-casia"

@@ -4,9 +4,10 @@ import io
 from collections.abc import Callable
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from advcloak_jax.evaluation.ablation_figures import Line, Panel, bars, boxes, panels
+from advcloak_jax.evaluation.ablation_figures import Line, Panel, _legend, bars, boxes, panels
 from advcloak_jax.evaluation.tables import Estimate
 
 ESTIMATES = [Estimate(10.0 * i, 10.0 * i - 2, 10.0 * i + 3) for i in range(1, 4)]
@@ -35,3 +36,16 @@ def test_a_plot_is_whole_and_the_same_again(draw: Callable[[str], bytes], names:
     # Text is drawn as paths, and each is named in a comment.
     for name in names:
         assert f"<!-- {name} -->" in svg
+
+
+@pytest.mark.parametrize("width", [4.4, 8.8])
+@pytest.mark.parametrize("name", ["FIM", "AdvCloak-ConvexHull", "Hybrid (AdvCloak) (a source model of a long name)"])
+def test_no_name_is_cut_off(width: float, name: str) -> None:
+    figure = Figure(figsize=(width, 4.2), layout="constrained")
+    handles = [figure.subplots().plot([0, 1], [0, i])[0] for i in range(7)]
+    _legend(figure, handles, [name] * len(handles))
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1

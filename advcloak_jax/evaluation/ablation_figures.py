@@ -1,7 +1,7 @@
 """The plots of the ablations: Fig. 3b, 3c, 3d, 4a and 4b of the paper, with intervals."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -44,7 +44,7 @@ def panels(parts: Sequence[Panel], *, form: Format = "png") -> bytes:
         axes.set_ylabel(part.y_label, fontsize=9)
         tidy(axes)
     handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, fontsize=8, frameon=False, loc="outside lower center", ncols=3)
+    _legend(figure, handles, labels)
     return save(figure, form)
 
 
@@ -63,7 +63,7 @@ def bars(
     axes.set_xticks(range(len(groups)), [_wrapped(name) for name in groups])
     axes.set_ylabel(y_label, fontsize=9)
     tidy(axes)
-    figure.legend(fontsize=8, frameon=False, loc="outside lower center", ncols=2)
+    _legend(figure, *axes.get_legend_handles_labels())
     return save(figure, form)
 
 
@@ -79,6 +79,14 @@ def boxes(values: Mapping[str, Sequence[float]], *, y_label: str, form: Format =
     axes.set_ylabel(y_label, fontsize=9)
     tidy(axes)
     return save(figure, form)
+
+
+def _legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """Below the plots, in as many columns as fit beside each other: matplotlib cuts what is too wide."""
+    points = 8
+    inches = 0.6 + max(map(len, labels)) * 0.62 * points / 72
+    columns = max(1, int(figure.get_figwidth() / inches))
+    figure.legend(handles, labels, fontsize=points, frameon=False, loc="outside lower center", ncols=columns)
 
 
 def _colour(i: int) -> str:

@@ -15,7 +15,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 Format = Literal["png", "svg"]
 _SAME, _DIFFERENT = "#1b7f5c", "#c2571a"
-COLOURS = ("#2458a6", "#c2571a", "#1b7f5c", "#8a3ea3", "#7a6a00", "#5c5c66")
+COLOURS = (
+    *("#2458a6", "#c2571a", "#1b7f5c", "#8a3ea3", "#7a6a00"),
+    *("#5c5c66", "#c2336b", "#2a9db0", "#a07850", "#111111"),
+)
 
 
 class Curve(NamedTuple):

@@ -121,12 +121,17 @@ def _over_norms(bench: Bench, config: AblationConfig) -> Result:
     found = bench.sweep(config.norms, "norm")
     points = [Point(value, bench.row(entry, measured)) for value, entry, measured in found]
     over, ssim = "L2 norm of the mask at 112x112, grey levels", "SSIM with the original"
-    alike = [line._replace(y=[Estimate(x, x, x) for x in _ssim(points, line.name)]) for line in lines_of(points, 1)]
+    lines, similar = lines_of(points, 1), _ssim(points)
+    alike = [line._replace(y=[Estimate(x, x, x) for x in own]) for line, own in zip(lines, similar, strict=True)]
     traded = [
-        Panel(ssim, f"top-{k} protection, %", [_over_ssim(points, line) for line in lines_of(points, k)])
+        Panel(
+            ssim,
+            f"top-{k} protection, %",
+            [line._replace(x=own) for line, own in zip(lines_of(points, k), similar, strict=True)],
+        )
         for k in layouts.SHOWN
     ]
-    parts = [Panel(over, "top-1 protection, %", lines_of(points, 1), _level(bench, 1)), Panel(over, ssim, alike)]
+    parts = [Panel(over, "top-1 protection, %", lines, _level(bench, 1)), Panel(over, ssim, alike)]
     return Result([Point(0, bench.unprotected()), *points], {"norm": _both(parts), "ssim": _both(traded)})
 
 
@@ -143,9 +148,11 @@ def _over_stages(config: AblationConfig, entries: Sequence[Entry], trials: Trial
 def lines_of(points: Sequence[Point], k: int) -> list[Line]:
     """A line per method: its average over the black boxes of all rows."""
     names = dict.fromkeys(_name(point.row) for point in points)
+    methods = {_name(point.row): point.row.method for point in points}
+    one_source = len({point.row.source for point in points if point.row.source}) == 1
     return [
         Line(
-            name,
+            methods[name] if one_source else name,
             [p.x for p in points if _name(p.row) == name],
             [mean(p.row, k) for p in points if _name(p.row) == name],
         )
@@ -163,12 +170,10 @@ def _name(row: ProtectionRow) -> str:
     return f"{row.method} ({row.source})" if row.source else row.method
 
 
-def _ssim(points: Sequence[Point], name: str) -> list[float]:
-    return [point.row.ssim or 0.0 for point in points if _name(point.row) == name]
-
-
-def _over_ssim(points: Sequence[Point], line: Line) -> Line:
-    return line._replace(x=_ssim(points, line.name))
+def _ssim(points: Sequence[Point]) -> list[list[float]]:
+    """Of every line of `lines_of`, in the same order."""
+    names = dict.fromkeys(_name(point.row) for point in points)
+    return [[point.row.ssim or 0.0 for point in points if _name(point.row) == name] for name in names]
 
 
 def _level(bench: Bench, k: int) -> tuple[str, float]:
