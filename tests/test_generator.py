@@ -184,14 +184,12 @@ def test_any_multiple_of_four_and_bfloat16() -> None:
         shapes_of(generator, 18)
 
 
-@pytest.mark.parametrize(("running_mean", "rounding"), [(9.7, 1.0), (0.0, 10.0)])
-def test_batch_norm_pools_its_batch_over_the_device_axis(running_mean: float, rounding: float) -> None:
-    """Means far from the running ones, by some 20 deviations, cost digits of the variance."""
+def test_batch_norm_pools_its_batch_over_the_device_axis() -> None:
     x = jnp.asarray(uniform("norm", (4, 3, 3, 5))) + 10.0
     cotangent = jnp.asarray(uniform("norm.cotangent", x.shape))
     variables = {
         "params": {"scale": jnp.arange(1.0, 6.0), "bias": jnp.ones(5)},
-        "batch_stats": {"mean": jnp.full(5, running_mean), "var": jnp.ones(5)},
+        "batch_stats": {"mean": jnp.zeros(5), "var": jnp.ones(5)},
     }
 
     def whole(x: jax.Array) -> tuple[jax.Array, dict]:
@@ -203,11 +201,11 @@ def test_batch_norm_pools_its_batch_over_the_device_axis(running_mean: float, ro
         return y.reshape(x.shape), jax.tree.map(lambda leaf: leaf[1], updated)
 
     (y, updated), (pooled, pooled_updated) = jax.jit(whole)(x), jax.jit(halves)(x)
-    np.testing.assert_allclose(pooled, y, atol=2e-5 * rounding)
+    np.testing.assert_allclose(pooled, y, atol=2e-5)
     for ours, want in zip(jax.tree.leaves(pooled_updated), jax.tree.leaves(updated), strict=True):
-        np.testing.assert_allclose(ours, want, rtol=1e-5 * rounding)
+        np.testing.assert_allclose(ours, want, rtol=1e-5)
     slopes = [jax.jit(jax.grad(lambda x, f=f: jnp.sum(f(x)[0] * cotangent)))(x) for f in (whole, halves)]
-    np.testing.assert_allclose(slopes[0], slopes[1], atol=2e-4 * rounding)
+    np.testing.assert_allclose(slopes[0], slopes[1], atol=2e-4)
 
 
 def test_wrong_weights_are_refused() -> None:

@@ -24,7 +24,7 @@ from advcloak_jax.training.recognizer_step import recognizer_step
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 WAYS = ((1, "pmap"), (2, "pmap"), (2, "shard_map"))
-ROUNDING = 3e-5
+ROUNDING = 1e-5
 
 
 @pytest.fixture(scope="module")

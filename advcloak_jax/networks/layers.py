@@ -199,18 +199,15 @@ class BatchNorm(nn.Module):
         values = x.astype(jnp.float32)
         mean, var = running_mean.value, running_var.value
         if train:
-            mean, var, count = self._batch_statistics(values, running_mean.value)
+            mean, var, count = self._batch_statistics(values)
             if not self.is_initializing():
                 unbiased = var * (count / max(count - 1, 1))
                 running_mean.value += self.momentum * (mean - running_mean.value)
                 running_var.value += self.momentum * (unbiased - running_var.value)
         return ((values - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias).astype(x.dtype)
 
-    def _batch_statistics(self, values: jax.Array, near: jax.Array) -> tuple[jax.Array, jax.Array, int]:
-        """Mean [C], biased variance [C] and number of values per channel, over every device of the axis.
-
-        near: [C], the same on every device, best close to the mean.
-        """
+    def _batch_statistics(self, values: jax.Array) -> tuple[jax.Array, jax.Array, int]:
+        """Mean [C], biased variance [C] and number of values per channel, over every device of the axis."""
         axes = tuple(range(values.ndim - 1))
         count = values.size // values.shape[-1]
         mean = values.mean(axes)
@@ -218,12 +215,11 @@ class BatchNorm(nn.Module):
         # The axis is not bound while the variables are made.
         if self.axis_name is None or self.is_initializing() or jax.lax.axis_size(self.axis_name) == 1:
             return mean, var, count
-        # One exchange for both: it costs its latency, not its bytes. E[x^2] - E[x]^2 would cancel, so means count from
-        # where they are expected, and each device's variance from its own mean.
-        offset = mean - near
-        overall, square = jax.lax.pmean(jnp.stack([offset, var + jnp.square(offset)]), self.axis_name)
-        var = jnp.maximum(square - jnp.square(overall), 0)
-        return near + overall, var, count * jax.lax.axis_size(self.axis_name)
+        # Combined from centred parts, in two exchanges: E[x^2] - E[x]^2 would cancel, also with the means counted from the
+        # running one, which was tried: it lost digits wherever a batch is far from it.
+        overall = jax.lax.pmean(mean, self.axis_name)
+        var = jax.lax.pmean(var + jnp.square(mean - overall), self.axis_name)
+        return overall, var, count * jax.lax.axis_size(self.axis_name)
 
 
 def instance_norm(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
