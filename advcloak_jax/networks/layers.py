@@ -215,8 +215,8 @@ class BatchNorm(nn.Module):
         # The axis is not bound while the variables are made.
         if self.axis_name is None or self.is_initializing() or jax.lax.axis_size(self.axis_name) == 1:
             return mean, var, count
-        # Combined from centred parts, in two exchanges: E[x^2] - E[x]^2 would cancel, also with the means counted from the
-        # running one, which was tried: it lost digits wherever a batch is far from it.
+        # Combined from centred parts, in two exchanges: E[x^2] - E[x]^2 would cancel. One exchange, with means counted
+        # from the running one, was tried: it lost digits wherever a batch is far from that.
         overall = jax.lax.pmean(mean, self.axis_name)
         var = jax.lax.pmean(var + jnp.square(mean - overall), self.axis_name)
         return overall, var, count * jax.lax.axis_size(self.axis_name)
