@@ -210,7 +210,7 @@ def test_targets_can_be_fed_otherwise(tmp_path: Path, compile_quickly: None) -> 
 def test_real_networks_know_real_faces(spec: str) -> None:
     folders = sorted((SHARED / "faces" / "celeba").glob("*/"))[:40]
     if not folders or not (SHARED / "models" / spec.split(",")[0]).exists():
-        pytest.skip("needs the real faces and networks of ../shared, which are not here")
+        pytest.skip("needs real faces and published networks, which are not here")
     files = [(person, file) for person, folder in enumerate(folders) for file in sorted(folder.iterdir())[:4]]
     images = np.stack([np.asarray(Image.open(file).convert("RGB")) for _, file in files])
     network = target(f"onnx:{SHARED / 'models' / spec}")
