@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from advcloak_jax.networks.layers import convolution
+from advcloak_jax.networks.convolution import convolution
 from advcloak_jax.recognizers.convention import Convention, prepare
 
 

@@ -11,8 +11,9 @@ from golden.fill import State, images, uniform
 from state_dicts import shapes_of
 
 from advcloak_jax.errors import UserError
+from advcloak_jax.networks.convolution import convolution, upsample_conv
 from advcloak_jax.networks.generator import Generator
-from advcloak_jax.networks.layers import BatchNorm, LayerNorm, convolution, upsample_conv
+from advcloak_jax.networks.layers import BatchNorm, LayerNorm
 from advcloak_jax.networks.torch_weights import generator_layers, load, to_flax_layout
 
 GOLDEN = Path(__file__).parent / "golden"

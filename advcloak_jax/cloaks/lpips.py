@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advcloak_jax.errors import UserError
-from advcloak_jax.networks.layers import convolution
+from advcloak_jax.networks.convolution import convolution
 from advcloak_jax.recognizers.weights.reader import read_weights
 
 _SHIFT = np.array((-0.030, -0.088, -0.188), np.float32)

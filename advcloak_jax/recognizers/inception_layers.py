@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from advcloak_jax.errors import UserError
-from advcloak_jax.networks.layers import KAIMING_NORMAL, BatchNorm, Dtype, convolution
+from advcloak_jax.networks.convolution import convolution
+from advcloak_jax.networks.layers import KAIMING_NORMAL, BatchNorm, Dtype
 from advcloak_jax.recognizers.layers import scaled_channels
 
 EPSILON = 1e-3

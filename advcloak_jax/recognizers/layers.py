@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from advcloak_jax.networks.layers import KAIMING_NORMAL, BatchNorm, Dtype, flax_convolution
+from advcloak_jax.networks.convolution import flax_convolution
+from advcloak_jax.networks.layers import KAIMING_NORMAL, BatchNorm, Dtype
 from advcloak_jax.recognizers.depthwise import depthwise
 
 

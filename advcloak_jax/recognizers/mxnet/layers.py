@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from advcloak_jax.networks.layers import KAIMING_NORMAL, Dtype, convolution
+from advcloak_jax.networks.convolution import convolution
+from advcloak_jax.networks.layers import KAIMING_NORMAL, Dtype
 from advcloak_jax.recognizers.depthwise import Pair, depthwise
 from advcloak_jax.recognizers.mxnet.attributes import Attributes
 from advcloak_jax.recognizers.mxnet.values import CHANNELS_LAST, DENSE_KERNEL, KERNEL, Parameter, Value
