@@ -1,17 +1,13 @@
 """The command line: every flag explained, every mistake one sentence and exit status 2."""
 
 import dataclasses
-import errno
-import itertools
 import json
-import os
 import re
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_line import Capture, kept_hooks, main, status
 
 from advcloak_jax import cli, settings
 from advcloak_jax.config import (
@@ -28,36 +24,11 @@ from advcloak_jax.errors import UserError
 from advcloak_jax.jobs import evaluate, train
 from advcloak_jax.training.runs import JOBS, start_run
 
-Capture = pytest.CaptureFixture[str]
-
 
 @pytest.fixture(autouse=True)
 def hooks() -> Iterator[None]:
-    """Puts back what `run_main` sets for a whole process."""
-    before = threading.excepthook, sys.unraisablehook
-    yield
-    threading.excepthook, sys.unraisablehook = before
-
-
-def status(call: Callable[[], object]) -> int:
-    with pytest.raises(SystemExit) as raised:
-        call()
-    code = raised.value.code
-    assert isinstance(code, int)
-    return code
-
-
-def main(
-    monkeypatch: pytest.MonkeyPatch, capsys: Capture, *arguments: str, run: Callable[..., None] = train.main
-) -> str:
-    """The sentence with which `train.py ARGUMENTS` fails."""
-    monkeypatch.setattr("sys.argv", ["train.py", *arguments])
-    assert status(lambda: cli.run_main(run)) == 2
-    *earlier, sentence = capsys.readouterr().err.strip().splitlines()
-    assert not any(line.startswith(("error", "Traceback")) for line in earlier)
-    assert sentence.startswith("error: ")
-    assert sentence.endswith((".", "?"))
-    return sentence.removeprefix("error: ")
+    with kept_hooks():
+        yield
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -287,109 +258,3 @@ def test_a_resumed_runs_own_settings_are_the_defaults(tmp_path: Path) -> None:
 def test_several_sources() -> None:
     _, config = cli.parse("train.py", JOBS, ["image", "--data", "folder:a", "synthetic:3x4", "--steps", "10"])
     assert config.data == ("folder:a", "synthetic:3x4")
-
-
-def error_after(*chain: BaseException) -> BaseException:
-    """The last exception, raised from the one before, and so on."""
-    for cause, effect in itertools.pairwise(chain):
-        effect.__cause__ = cause
-    return chain[-1]
-
-
-@pytest.mark.parametrize(
-    ("error", "sentence"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device", "runs/a"), r"The disk of runs/a is full"),
-        (OSError(errno.EDQUOT, "Disk quota exceeded"), r"full"),
-        (PermissionError(errno.EACCES, "Permission denied", "runs/a"), r"No permission to use runs/a"),
-        (OSError(errno.EROFS, "Read-only file system", "runs/a"), r"No permission to use runs/a"),
-        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "file/a"), r"file/a is no path that can be used"),
-        (OSError(errno.ENAMETOOLONG, "File name too long", "n" * 300), r"n{200} is no path that can be used"),
-        (ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device"), r"full"),
-        (error_after(OSError(errno.ENOSPC, "No space left on device", "x"), RuntimeError("save failed")), r"x is full"),
-    ],
-)
-def test_the_machines_errors_are_one_sentence(
-    error: BaseException, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
-    def fail(_: Sequence[str]) -> None:
-        raise error
-
-    assert re.search(sentence, main(monkeypatch, capsys, run=fail))
-
-
-def test_a_mistake_of_the_programs_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_: Sequence[str]) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr("sys.argv", ["train.py"])
-    with pytest.raises(ZeroDivisionError):
-        cli.run_main(fail)
-
-
-def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    def fail(_: Sequence[str]) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("sys.argv", ["train.py"])
-    assert status(lambda: cli.run_main(fail)) == 130
-    assert "--resume" in capsys.readouterr().err
-
-
-def test_a_writing_threads_full_disk_is_left_to_the_main_thread(
-    monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
-    def write(number: int) -> None:
-        raise OSError(number, "failed")
-
-    def both(_: Sequence[str]) -> None:
-        for number in (errno.ENOSPC, errno.EIO):
-            thread = threading.Thread(target=write, args=(number,))
-            thread.start()
-            thread.join()
-
-    monkeypatch.setattr("sys.argv", ["train.py"])
-    cli.run_main(both)
-    assert capsys.readouterr().err.count("Traceback") == 1
-
-
-class _Raising:
-    """An object whose end raises: that nobody can catch, as in a library's own threads."""
-
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    def __del__(self) -> None:
-        raise self._error
-
-
-def test_what_a_failed_writer_leaves_behind_is_not_told(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    def callbacks(_: Sequence[str]) -> None:
-        for said in ("Event loop is closed", "something else"):
-            _Raising(RuntimeError(said))
-
-    monkeypatch.setattr("sys.argv", ["train.py"])
-    cli.run_main(callbacks)
-    told = capsys.readouterr().err
-    assert "Event loop is closed" not in told
-    assert "RuntimeError: something else" in told
-
-
-def test_after_the_sentence_nothing_more_is_told(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    def full(_: Sequence[str]) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "runs/a")
-
-    monkeypatch.setattr("sys.argv", ["train.py"])
-    assert status(lambda: cli.run_main(full)) == 2
-    _Raising(OSError(errno.ENOSPC, "No space left on device"))
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("error: The disk of runs/a is full")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_no_write_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    locked = tmp_path / "locked"
-    locked.mkdir(mode=0o500)
-    monkeypatch.chdir(locked)
-    assert "No permission" in main(monkeypatch, capsys, "recognizer", "--data", "synthetic:9x2")
