@@ -176,11 +176,11 @@ def run_main(main: Callable[[Sequence[str]], None]) -> None:
     except KeyboardInterrupt:
         print("Interrupted; --resume continues from the last checkpoint.", file=sys.stderr)
         distributed.fail(130)
+    except distributed.LostError:
+        distributed.leave(distributed.LOST_STATUS)
     except Exception as error:
         if sentence := _of_the_machine(error):
             _fail(sentence)
-        if distributed.lost_another(error):
-            _fail(distributed.LOST, distributed.LOST_STATUS)
         if distributed.active():
             traceback.print_exc()
             distributed.fail(1)

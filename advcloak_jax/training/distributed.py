@@ -31,10 +31,18 @@ TOGETHER_SECONDS = 5
 LOST_STATUS = 75
 """Exit status after another process was lost: start all of them again with --resume (EX_TEMPFAIL of sysexits.h)."""
 LOST = (
-    "Another process was lost, so this one cannot go on (their logs say which); start all of them again "
+    "error: another process was lost, so this one cannot go on (their logs say which); start all of them again "
     "(training: with --resume)."
 )
 _FOREVER = 7 * 24 * 3600 * 1000
+
+
+class LostError(Exception):
+    """Another process was lost. `words` say so when this one has ended, below all that JAX's runtime has printed."""
+
+    def __init__(self, words: "LastWords") -> None:
+        super().__init__(LOST)
+        self.words = words
 
 
 class LastWords:
@@ -67,7 +75,7 @@ def joined(config: ClusterConfig) -> Iterator[None]:
     """Be one of the processes that the settings ask for; alone, where they ask for none. Before any use of devices.
 
     What others than process 0 print to standard output is dropped: it is the same.
-    Raises UserError when the others cannot be found or do not all come.
+    Raises UserError when the others cannot be found or do not all come, LostError for what JAX raises when one is gone.
     """
     if config.distributed == "off" and not config.coordinator:
         yield
@@ -90,8 +98,13 @@ def joined(config: ClusterConfig) -> Iterator[None]:
             if not writes():
                 quiet.enter_context(contextlib.redirect_stdout(quiet.enter_context(open(os.devnull, "w"))))
             yield
-    finally:
+    except BaseException as error:
+        if lost_another(error):
+            words.are(LOST)
+            raise LostError(words) from error
         words.close()
+        raise
+    words.close()
 
 
 def _initialize(config: ClusterConfig) -> None:
@@ -208,14 +221,18 @@ def lost_another(error: BaseException) -> bool:
 
 def fail(status: int) -> NoReturn:
     """End a process that has said why. The others, which may wait for it for ever, are ended by JAX's runtime."""
-    sys.stdout.flush()
-    sys.stderr.flush()
     if not active():
         raise SystemExit(status)
     # All of them fail together where the reason is the same.
     with contextlib.suppress(RuntimeError):
         _client().wait_at_barrier("advcloak/failed", TOGETHER_SECONDS * 1000)
-    # JAX would now wait for the others.
+    leave(status)
+
+
+def leave(status: int) -> NoReturn:
+    """End this process at once, where JAX would wait for the others."""
+    sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(status)
 
 
