@@ -34,8 +34,10 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def launch(what: str, folder: Path, processes: int) -> list[subprocess.Popen[str]]:
-    environment = {**os.environ, "XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+def launch(what: str, folder: Path, processes: int, devices: int = 1) -> list[subprocess.Popen[str]]:
+    """Start so many processes with so many simulated devices each."""
+    flags = f"--xla_force_host_platform_device_count={devices} {small.QUICK_COMPILATION}"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     port = free_port()
     return [
         subprocess.Popen(
@@ -66,12 +68,19 @@ def until_step(folder: Path, step: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
-    single, double = launch("jobs", one / "x", 1), launch("jobs", two / "x", 2)
-    finish(single)
-    finish(double)
-    return one, two
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process with one device made of every job."""
+    folder = tmp_path_factory.mktemp("one")
+    finish(launch("jobs", folder / "x", 1))
+    return folder
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["two devices", "two by two devices"])
+def together(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """What two processes with one or two devices each made of every job."""
+    folder = tmp_path_factory.mktemp("two")
+    finish(launch("jobs", folder / "x", 2, request.param))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -142,34 +151,63 @@ def test_last_words(capfd: pytest.CaptureFixture[str]) -> None:
         assert capfd.readouterr().err == expected
 
 
+def compare(run: Path, other: Path) -> None:
+    """Two runs of one training end in the same state and have the same metrics, but for rounding."""
+    (step, here), (other_step, there) = (read_checkpoint(r / "checkpoints", best=False) for r in (run, other))
+    assert step == other_step == 3
+    for part in there:
+        if part != "step":
+            assert small.relative(here[part], there[part]) < 1e-4, part
+    rows, expected = (read_metrics(r) for r in (run, other))
+    assert [list(row) for row in rows] == [list(row) for row in expected]
+    for row, wanted in zip(rows, expected, strict=True):
+        for name, value in wanted.items():
+            if value and name not in speed.COLUMNS:
+                rounding = 1e-3 if name.startswith("validation") else 1e-4
+                np.testing.assert_allclose(float(row[name]), float(value), rtol=rounding, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("Gloo all-reduce failed: Connection reset by peer"), distributed.LOST + "\n"),
+        (RuntimeError("of our own"), ""),
+        (UserError("--run is missing."), ""),
+        (KeyboardInterrupt(), ""),
+    ],
+)
+def test_who_has_lost_another_says_so_last(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: BaseException, said: str
+) -> None:
+    """Below whatever the runtime prints before the process is gone: for others, the command line has the sentence."""
+    monkeypatch.setattr(distributed, "_initialize", lambda config: None)
+    monkeypatch.setattr(distributed, "active", lambda: True)
+    expected = distributed.LostError if said else type(error)
+    with (
+        pytest.raises(expected) as caught,
+        distributed.joined(ClusterConfig(coordinator="a:1", processes=2, process_id=0)),
+    ):
+        raise error
+    assert capfd.readouterr().err == ""
+    if isinstance(caught.value, distributed.LostError):
+        caught.value.words._shell.communicate()  # closes the pipe, as when the process is gone
+    assert capfd.readouterr().err == said
+
+
 @pytest.mark.slow
 class TestEveryJob:
-    """One launch of two processes and one of a single process, each through all jobs."""
+    """Two processes, with one or two devices each, do all jobs as a single process with one device does."""
 
     @pytest.mark.parametrize("job", TRAINING)
-    def test_states_are_those_of_one_process(self, folders: tuple[Path, Path], job: str) -> None:
-        (step, one), (other, two) = (read_checkpoint(folder / job / "checkpoints", best=False) for folder in folders)
-        assert step == other == 3
-        for part in one:
-            if part != "step":
-                assert small.relative(two[part], one[part]) < 1e-4, part
+    def test_training_is_that_of_one_process(self, alone: Path, together: Path, job: str) -> None:
+        compare(together / job, alone / job)
 
-    @pytest.mark.parametrize("job", TRAINING)
-    def test_metrics_are_those_of_one_process(self, folders: tuple[Path, Path], job: str) -> None:
-        one, two = (read_metrics(folder / job) for folder in folders)
-        assert [list(row) for row in one] == [list(row) for row in two]
-        for here, there in zip(two, one, strict=True):
-            for name, value in there.items():
-                if value and name not in speed.COLUMNS:
-                    rounding = 1e-3 if name.startswith("validation") else 1e-4
-                    np.testing.assert_allclose(float(here[name]), float(value), rtol=rounding, err_msg=name)
-
-    def test_evaluation_is_that_of_one_process(self, folders: tuple[Path, Path]) -> None:
-        one, two = (json.loads((folder / "verify" / "verification.json").read_text()) for folder in folders)
+    def test_evaluation_is_that_of_one_process(self, alone: Path, together: Path) -> None:
+        one, two = (json.loads((folder / "verify" / "verification.json").read_text()) for folder in (alone, together))
         for name, found in one["recognisers"].items():
             np.testing.assert_allclose(two["recognisers"][name]["auc"], found["auc"], atol=2e-3)
         tables = []
-        for folder in folders:
+        for folder in (alone, together):
             with (folder / "table" / "table.csv").open() as file:
                 tables.append(list(csv.DictReader(file)))
         assert len(tables[0]) == len(tables[1]) > 0
@@ -180,20 +218,30 @@ class TestEveryJob:
                 else:
                     assert here[name] == value
 
-    def test_one_process_writes(self, folders: tuple[Path, Path]) -> None:
+    def test_one_process_writes(self, together: Path) -> None:
         for job in TRAINING:
-            assert len(list((folders[1] / job / "tensorboard").iterdir())) == 1
-            steps = [row["step"] for row in read_metrics(folders[1] / job)]
+            assert len(list((together / job / "tensorboard").iterdir())) == 1
+            steps = [row["step"] for row in read_metrics(together / job)]
             assert steps == ["1", "2", "3", "3"]
 
 
 @pytest.mark.slow
+def test_accumulation_on_two_processes_is_that_on_two_devices_of_one(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir(), two.mkdir()
+    finish(launch("parts", one / "x", 1, 2))
+    finish(launch("parts", two / "x", 2))
+    compare(two / "parts", one / "parts")
+
+
+@pytest.mark.slow
 class TestSurvival:
-    @pytest.mark.parametrize(("who", "kind"), [(1, "shard_map"), (0, "pmap")])
+    @pytest.mark.parametrize(("who", "kind", "devices"), [(1, "shard_map", 1), (0, "pmap/1", 2)])
     def test_sigterm_to_one_stops_all_at_the_same_step(
-        self, tmp_path: Path, undisturbed: Path, who: int, kind: str
+        self, tmp_path: Path, undisturbed: Path, who: int, kind: str, devices: int
     ) -> None:
-        processes = launch(kind, tmp_path / "run", 2)
+        """With as many devices as are used, and with one more in each process that is not."""
+        processes = launch(kind, tmp_path / "run", 2, devices)
         until_step(tmp_path / "run", 12)
         processes[who].send_signal(signal.SIGTERM)
         errors = finish(processes, 143)
