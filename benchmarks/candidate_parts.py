@@ -12,8 +12,9 @@ from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from advcloak_jax.networks.convolution import convolution, upsample_conv
 from advcloak_jax.networks.generator import Generator
-from advcloak_jax.networks.layers import BatchNorm, convolution, upsample_conv
+from advcloak_jax.networks.layers import BatchNorm
 from advcloak_jax.recognizers.recognizer import embed, normalise
 from benchmarks import workloads
 from benchmarks.folded_surrogate import fold, folded_features
@@ -21,6 +22,9 @@ from benchmarks.sizes import Size
 
 NO_YNNPACK = "xla_cpu_experimental_ynn_fusion_type", "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 """XLA's option that leaves convolutions to Eigen and matrix products to YNNPACK (jax 0.10)."""
+
+OLD_FUSIONS = "xla_cpu_use_fusion_emitters", False
+"""XLA's option that writes fused loops as it did before, which compiles in half the time."""
 
 TWO_DEVICES = ("one exchange for mean and variance",)
 
@@ -34,24 +38,25 @@ class Pair(NamedTuple):
     new_steps: int = 1
 
 
-def _noise(*shape: int, seed: int = 0) -> jax.Array:
+def noise(*shape: int, seed: int = 0) -> jax.Array:
+    """Normal numbers of this shape, float32."""
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
 
 
-def _bound(function: Callable[..., Any], *arguments: Any, compiler: dict[str, Any] | None = None) -> Callable[[], Any]:
+def bound(function: Callable[..., Any], *arguments: Any, compiler: dict[str, Any] | None = None) -> Callable[[], Any]:
     """A compiled call; compiler: XLA's options by their names."""
     compiled = jax.jit(function).lower(*arguments).compile(compiler)
     return lambda: compiled(*arguments)
 
 
-def _by_all(function: Callable[..., jax.Array], *arguments: Any) -> Callable[[], Any]:
+def by_all(function: Callable[..., jax.Array], *arguments: Any) -> Callable[[], Any]:
     """What `function` returns and its gradients by every argument."""
 
     def run(*arguments: Any) -> Any:
         made, pull_back = jax.vjp(function, *arguments)
         return made, pull_back(made)
 
-    return _bound(run, *arguments)
+    return bound(run, *arguments)
 
 
 def _by_faces(size: Size, batch: int) -> tuple[Callable[..., jax.Array], tuple[Any, jax.Array]]:
@@ -82,7 +87,7 @@ def flag(name: str, value: Any, part: Callable[[Size, int], Any]) -> Callable[[S
 
     def make(size: Size, batch: int) -> Pair:
         function, arguments = part(size, batch)
-        return Pair(_bound(function, *arguments), _bound(function, *arguments, compiler={name: value}))
+        return Pair(bound(function, *arguments), bound(function, *arguments, compiler={name: value}))
 
     return make
 
@@ -90,12 +95,12 @@ def flag(name: str, value: Any, part: Callable[[Size, int], Any]) -> Callable[[S
 def convolution_without_padding(size: Size, batch: int) -> Pair:
     """A residual block's convolution as XLA has it, against with a column more on both sides; with gradients."""
     side, channels = size.image // 4 + 2, 4 * size.generator
-    arguments = _noise(batch, side, side, channels), _noise(3, 3, channels, channels, seed=1)
+    arguments = noise(batch, side, side, channels), noise(3, 3, channels, channels, seed=1)
 
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    return Pair(_by_all(plain, *arguments), _by_all(lambda x, kernel: convolution(x, kernel, 1, 0), *arguments))
+    return Pair(by_all(plain, *arguments), by_all(lambda x, kernel: convolution(x, kernel, 1, 0), *arguments))
 
 
 def one_generator_pass(size: Size, batch: int) -> Pair:
@@ -115,7 +120,7 @@ def one_generator_pass(size: Size, batch: int) -> Pair:
         return for_discriminator, pull_back(made)
 
     arguments = variables["params"], faces
-    return Pair(*(_bound(functools.partial(run, twice=twice), *arguments) for twice in (True, False)))
+    return Pair(*(bound(functools.partial(run, twice=twice), *arguments) for twice in (True, False)))
 
 
 def surrogate_weights_frozen(size: Size, batch: int) -> Pair:
@@ -126,8 +131,8 @@ def surrogate_weights_frozen(size: Size, batch: int) -> Pair:
     def loss(faces: jax.Array, variables: Any) -> jax.Array:
         return jnp.sum(embed(module, variables, faces)[:, 0])
 
-    with_weights = _bound(jax.grad(loss, argnums=(0, 1)), faces, variables)
-    return Pair(lambda: with_weights()[0], _bound(jax.grad(loss), faces, variables))
+    with_weights = bound(jax.grad(loss, argnums=(0, 1)), faces, variables)
+    return Pair(lambda: with_weights()[0], bound(jax.grad(loss), faces, variables))
 
 
 def batch_norm_folded(size: Size, batch: int) -> Pair:
@@ -143,15 +148,15 @@ def batch_norm_folded(size: Size, batch: int) -> Pair:
         return module.apply(variables, faces, train=False)  # type: ignore[no-any-return]
 
     new = functools.partial(folded_features, units=size.units)
-    return Pair(_bound(by_input(as_trained), variables, faces), _bound(by_input(new), folded, faces))
+    return Pair(bound(by_input(as_trained), variables, faces), bound(by_input(new), folded, faces))
 
 
 def transposed_convolution(size: Size, batch: int) -> Pair:
     """XLA's transposed convolution, against a matrix product and depth-to-space; with gradients."""
     side, channels = size.image // 4, 4 * size.generator
-    arguments = _noise(batch, side, side, channels), _noise(4, 4, channels, channels // 2, seed=1)
+    arguments = noise(batch, side, side, channels), noise(4, 4, channels, channels // 2, seed=1)
     old = lambda x, kernel: lax.conv_transpose(x, kernel, (2, 2), "SAME")  # noqa: E731
-    return Pair(_by_all(old, *arguments), _by_all(upsample_conv, *arguments))
+    return Pair(by_all(old, *arguments), by_all(upsample_conv, *arguments))
 
 
 def reflect_padding(size: Size, batch: int) -> Pair:
@@ -162,26 +167,26 @@ def reflect_padding(size: Size, batch: int) -> Pair:
         made = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode=mode) if mode == "reflect" else x
         return convolution(made, kernel, 1, 0 if mode == "reflect" else 1)
 
-    arguments = _noise(batch, side, side, channels), _noise(3, 3, channels, channels, seed=1)
-    ways = [_by_all(functools.partial(padded, mode=mode), *arguments) for mode in ("reflect", "zero")]
+    arguments = noise(batch, side, side, channels), noise(3, 3, channels, channels, seed=1)
+    ways = [by_all(functools.partial(padded, mode=mode), *arguments) for mode in ("reflect", "zero")]
     return Pair(*(lambda way=way: way()[0][:, 2:-2, 2:-2] for way in ways))  # type: ignore[misc]
 
 
 def channels_padded(size: Size, batch: int) -> Pair:
     """The generator's first convolution on 3 channels, against on 8 of which 5 are zero."""
-    arguments = _noise(batch, size.image, size.image, 3), _noise(7, 7, 3, size.generator, seed=1)
+    arguments = noise(batch, size.image, size.image, 3), noise(7, 7, 3, size.generator, seed=1)
 
     def padded(x: jax.Array, kernel: jax.Array) -> jax.Array:
         wide = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, 5)))
         return convolution(wide, jnp.pad(kernel, ((0, 0), (0, 0), (0, 5), (0, 0))), 1, 3)
 
-    return Pair(_by_all(lambda x, kernel: convolution(x, kernel, 1, 3), *arguments), _by_all(padded, *arguments))
+    return Pair(by_all(lambda x, kernel: convolution(x, kernel, 1, 3), *arguments), by_all(padded, *arguments))
 
 
 def layout(size: Size, batch: int) -> Pair:
     """A convolution of the surrogate with channels last, against channels first; with gradients."""
     side, channels = size.image // 2, size.channels[0]
-    x, kernel = _noise(batch, side, side, channels), _noise(3, 3, channels, channels, seed=1)
+    x, kernel = noise(batch, side, side, channels), noise(3, 3, channels, channels, seed=1)
 
     def first(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NCHW", "HWIO", "NCHW"))
@@ -189,17 +194,17 @@ def layout(size: Size, batch: int) -> Pair:
     def last(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    old, new = _by_all(last, x, kernel), _by_all(first, jnp.moveaxis(x, -1, 1), kernel)
+    old, new = by_all(last, x, kernel), by_all(first, jnp.moveaxis(x, -1, 1), kernel)
     return Pair(lambda: old()[1][1], lambda: new()[1][1])
 
 
 def flipped_kernels(size: Size, batch: int) -> Pair:
     """The input gradient of the surrogate's widest convolution: its kernel flipped in the step, against beforehand."""
     side, channels = max(2, size.image // 16), size.channels[-1]
-    x, kernel = _noise(batch, side, side, channels), _noise(3, 3, channels, channels, seed=1)
+    x, kernel = noise(batch, side, side, channels), noise(3, 3, channels, channels, seed=1)
     flip = lambda kernel: kernel[::-1, ::-1].swapaxes(2, 3)  # noqa: E731
-    old = _bound(lambda x, kernel: convolution(x, flip(kernel), 1, 1), x, kernel)
-    return Pair(old, _bound(lambda x, kernel: convolution(x, kernel, 1, 1), x, jax.jit(flip)(kernel)))
+    old = bound(lambda x, kernel: convolution(x, flip(kernel), 1, 1), x, kernel)
+    return Pair(old, bound(lambda x, kernel: convolution(x, kernel, 1, 1), x, jax.jit(flip)(kernel)))
 
 
 def fused_optimiser(size: Size, batch: int) -> Pair:
@@ -212,7 +217,7 @@ def fused_optimiser(size: Size, batch: int) -> Pair:
         step = lambda gradients, state, params: optax.apply_updates(  # noqa: E731
             params, optimiser.update(gradients, state, params)[0]
         )
-        return _bound(step, gradients, state, params)
+        return bound(step, gradients, state, params)
 
     adam = optax.adam(1e-3, b1=0.5)
     return Pair(updated(adam), updated(optax.flatten(adam)))
@@ -224,7 +229,7 @@ def one_exchange(size: Size, batch: int) -> Pair:
     The one is exact only where means are small against deviations.
     """
     channels, layers = 4 * size.generator, 12
-    values = _noise(batch, 4, 4, channels)
+    values = noise(batch, 4, 4, channels)
     norm = BatchNorm(axis_name="d")
     variables = BatchNorm().init(jax.random.key(0), values, train=False)
 
@@ -251,7 +256,7 @@ def one_exchange(size: Size, batch: int) -> Pair:
             out_specs=P("d"),
             check_vma=False,
         )
-        return _bound(mapped, values)
+        return bound(mapped, values)
 
     return Pair(chained(before), chained(after))
 
@@ -268,6 +273,8 @@ PAIRS: dict[str, Callable[[Size, int], Pair]] = {
     "flipped kernels": flipped_kernels,
     "fused optimiser": fused_optimiser,
     "one exchange for mean and variance": one_exchange,
+    "flag: older fusion kernels, surrogate": flag(*OLD_FUSIONS, _by_faces),
+    "flag: older fusion kernels, generator": flag(*OLD_FUSIONS, _by_generator),
     "flag: no YNNPACK convolutions, surrogate": flag(*NO_YNNPACK, _by_faces),
     "flag: no YNNPACK convolutions, generator": flag(*NO_YNNPACK, _by_generator),
     "flag: 512-bit vectors, surrogate": flag("xla_cpu_prefer_vector_width", 512, _by_faces),

@@ -1,5 +1,6 @@
 """Candidates that are measured on a whole step. Each makes (size, images) -> the step as it was, and as it would be."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 
 from advcloak_jax import subspace
 from benchmarks import workloads
-from benchmarks.candidate_parts import Pair
+from benchmarks.candidate_parts import NO_YNNPACK, OLD_FUSIONS, Pair
 from benchmarks.sizes import STAGE_ONE, Size
 
 
@@ -60,9 +61,21 @@ def hull_projection(size: Size, batch: int) -> Pair:
     return Pair(whole, alone)
 
 
-PAIRS = {
+def flag(name: str, value: Any, kind: str) -> Callable[[Size, int], Pair]:
+    """A step compiled as XLA does by itself, against with an option of its own."""
+
+    def make(size: Size, batch: int) -> Pair:
+        return _pair(_step(kind, size, batch), _step(kind, size, batch, compiler={name: value}))
+
+    return make
+
+
+PAIRS: dict[str, Callable[[Size, int], Pair]] = {
     "originals' embeddings cached": originals_cached,
     "bfloat16": bfloat16,
     "steps per call": steps_per_call,
     "projection's share of stage II": hull_projection,
+    "flag: no YNNPACK convolutions, stage I": flag(*NO_YNNPACK, STAGE_ONE),
+    "flag: no YNNPACK convolutions, stage II": flag(*NO_YNNPACK, "convex-hull"),
+    "flag: older fusion kernels, stage I": flag(*OLD_FUSIONS, STAGE_ONE),
 }

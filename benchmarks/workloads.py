@@ -1,7 +1,7 @@
 """Our training steps with everything they need, made of noise: what they cost does not depend on the pictures."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -53,8 +53,12 @@ class Workload:
         chunk: PyTree,
         items: int,
         steps: int,
+        compiler: Mapping[str, Any] | None = None,
     ) -> None:
-        """program: what `parallel.parallelise` made; items and steps: images and steps of one dispatch."""
+        """program: what `parallel.parallelise` made; items and steps: images and steps of one dispatch.
+
+        compiler: options of XLA by their names.
+        """
         self.program, self.state, self.resident, self.chunk = program, state, resident, chunk
         self.items, self.steps = items, steps
         began = time.perf_counter()
@@ -62,7 +66,7 @@ class Workload:
             program = jax.jit(program, donate_argnums=0)
         lowered = program.lower(state, resident, chunk)
         traced = time.perf_counter()
-        self.compiled = lowered.compile()
+        self.compiled = lowered.compile(compiler and dict(compiler))
         self.trace_seconds, self.compile_seconds = traced - began, time.perf_counter() - traced
 
     def __call__(self) -> dict[str, jax.Array]:
@@ -138,9 +142,11 @@ def stage(
     dispatch: int = 1,
     learning_rate: float | None = None,
     cached: bool = True,
+    compiler: Mapping[str, Any] | None = None,
 ) -> Workload:
     """Stage I, or stage II with the subspace `kind`, on a batch that is always the same; `dispatch` steps a call.
 
+    compiler: options of XLA by their names.
     cached: the originals' embeddings stay on the device, as in training; else stage I makes them in every step.
     """
     devices = devices or jax.local_devices()[:1]
@@ -193,4 +199,4 @@ def stage(
     chunk = {"index": index, "position": index}
     if jax.process_count() > 1:
         chunk = parallel.place(parallel.own_part(chunk), devices, "shard_map")
-    return Workload(program, placed, resident, chunk, batch * dispatch, dispatch)
+    return Workload(program, placed, resident, chunk, batch * dispatch, dispatch, compiler)

@@ -14,10 +14,12 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from advcloak_jax.errors import UserError
+from advcloak_jax.networks.convolution import convolution
 from advcloak_jax.networks.generator import Generator
-from advcloak_jax.networks.layers import convolution
 from benchmarks import __main__ as command
 from benchmarks import (
+    candidate_layers,
+    candidates,
     collectives,
     counts,
     folded_surrogate,
@@ -197,6 +199,12 @@ def test_a_folded_surrogate_is_the_surrogate() -> None:
     np.testing.assert_allclose(made, want, rtol=1e-4, atol=1e-4 * float(jnp.abs(want).max()))
 
 
+@pytest.mark.parametrize("name", candidate_layers.PAIRS)
+def test_layers_in_other_forms_are_the_same(name: str) -> None:
+    pair = candidate_layers.PAIRS[name](SIZES["quick"], 2)
+    assert candidates.difference(pair.old(), pair.new()) < 1e-4
+
+
 def test_a_persons_masks_are_compared_with_the_same_persons() -> None:
     ours = np.zeros((3, 2, 2, 1))
     theirs = np.zeros((2, 2, 2, 1))
@@ -219,7 +227,8 @@ def test_backbones_are_added_to_what_was_measured_alike(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_weak_scaling_over_two_processes() -> None:
+def test_weak_scaling_over_two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     if len(processes.cores()) < 2:
         pytest.skip("one core")
     found = processes.measure(STAGE_ONE, "quick", 4, 2, 1, None)

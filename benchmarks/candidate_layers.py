@@ -1,0 +1,104 @@
+"""Candidates for single layers: XLA's own form on a CPU, against the form that the networks use. With gradients."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from advcloak_jax.networks.convolution import convolution
+from advcloak_jax.networks.layers import LayerNorm
+from advcloak_jax.recognizers.depthwise import depthwise
+from benchmarks.candidate_parts import Pair, by_all, noise
+from benchmarks.sizes import Size
+
+SCANNED = 2
+"""Convolutions, one after the other, in a loop and written out."""
+
+
+def _by_xla(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int = 1) -> jax.Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+
+
+def scan_written_out(size: Size, batch: int) -> Pair:
+    """A convolution of the surrogate, twice: in `lax.scan`, against written out."""
+    side, channels = size.image // 2, size.channels[0]
+    arguments = noise(batch, side, side, channels), 0.01 * noise(3, 3, channels, channels, seed=1)
+
+    def scanned(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.scan(lambda x, _: (_by_xla(x, kernel, 1, 1), None), x, None, length=SCANNED)[0]
+
+    def written_out(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        for _ in range(SCANNED):
+            x = _by_xla(x, kernel, 1, 1)
+        return x
+
+    return Pair(by_all(scanned, *arguments), by_all(written_out, *arguments), SCANNED, SCANNED)
+
+
+def strided(layer: int, kernel: int) -> Callable[[Size, int], Pair]:
+    """A strided convolution of the discriminator, of which the input gradient is made in another form."""
+
+    def make(size: Size, batch: int) -> Pair:
+        side, channels = size.image // 2**layer, size.discriminator * 2 ** (layer - 1)
+        arguments = noise(batch, side, side, channels), noise(kernel, kernel, channels, 2 * channels, seed=1)
+        ways = (functools.partial(form, stride=2, padding=1) for form in (_by_xla, convolution))
+        return Pair(*(by_all(way, *arguments) for way in ways))
+
+    return make
+
+
+def few_channels(size: Size, batch: int) -> Pair:
+    """The generator's last convolution, to 3 channels."""
+    arguments = noise(batch, size.image, size.image, size.generator), noise(7, 7, size.generator, 3, seed=1)
+    ways = (functools.partial(form, stride=1, padding=3) for form in (_by_xla, convolution))
+    return Pair(*(by_all(way, *arguments) for way in ways))
+
+
+def layer_norm(size: Size, batch: int) -> Pair:
+    """A layer norm of the generator: the gradients of scale and bias as a sum, against as a product with ones."""
+    side, channels = size.image // 2, size.generator
+    x, scale, bias = (
+        noise(batch, side, side, channels),
+        noise(side, side, channels, seed=1),
+        noise(side, side, channels),
+    )
+
+    def by_sum(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        values = x - x.mean((1, 2, 3), keepdims=True)
+        return values * lax.rsqrt(jnp.square(values).mean((1, 2, 3), keepdims=True) + 1e-5) * scale + bias
+
+    def by_product(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        return LayerNorm().apply({"params": {"scale": scale, "bias": bias}}, x)  # type: ignore[return-value]
+
+    return Pair(*(by_all(way, x, scale, bias) for way in (by_sum, by_product)))
+
+
+def depthwise_shifted(size: Size, batch: int) -> Pair:
+    """A depthwise convolution as XLA groups it, against as nine shifted products."""
+    side, channels = size.image // 2, size.channels[1]
+    arguments = noise(batch, side, side, channels), noise(3, 3, channels, seed=1)
+
+    def grouped(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _by_xla(x, kernel[:, :, None], 1, 1, groups=channels)
+
+    shifted = functools.partial(depthwise, stride=(1, 1), padding=(1, 1))
+    return Pair(by_all(grouped, *arguments), by_all(shifted, *arguments))
+
+
+PAIRS: dict[str, Callable[[Size, int], Pair]] = {
+    "convolutions written out of a loop": scan_written_out,
+    "strided convolution, 4x4": strided(1, 4),
+    "strided convolution, 3x3": strided(4, 3),
+    "convolution to 3 channels": few_channels,
+    "layer norm's gradients as a product": layer_norm,
+    "depthwise convolution as shifted products": depthwise_shifted,
+}
