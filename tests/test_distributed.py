@@ -151,20 +151,26 @@ def test_last_words(capfd: pytest.CaptureFixture[str]) -> None:
         assert capfd.readouterr().err == expected
 
 
-def compare(run: Path, other: Path) -> None:
+KINKS = 2e-3
+"""How far apart the moments of a generator's gradients may be. Rounding alone moved them by 8e-4 in stage II, where the
+inputs of some rectifiers are all but 0 and turn; one process with two devices then had the bytes of two processes."""
+
+
+def compare(run: Path, other: Path, rounding: float = 1e-4) -> None:
     """Two runs of one training end in the same state and have the same metrics, but for rounding."""
     (step, here), (other_step, there) = (read_checkpoint(r / "checkpoints", best=False) for r in (run, other))
     assert step == other_step == 3
     for part in there:
         if part != "step":
-            assert small.relative(here[part], there[part]) < 1e-4, part
+            allowed = max(rounding, KINKS) if part == "generator_optimiser" else rounding
+            assert small.relative(here[part], there[part]) < allowed, part
     rows, expected = (read_metrics(r) for r in (run, other))
     assert [list(row) for row in rows] == [list(row) for row in expected]
     for row, wanted in zip(rows, expected, strict=True):
         for name, value in wanted.items():
             if value and name not in speed.COLUMNS:
-                rounding = 1e-3 if name.startswith("validation") else 1e-4
-                np.testing.assert_allclose(float(row[name]), float(value), rtol=rounding, err_msg=name)
+                digits = 1e-3 if name.startswith("validation") else 1e-4
+                np.testing.assert_allclose(float(row[name]), float(value), rtol=digits, err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +237,7 @@ def test_accumulation_on_two_processes_is_that_on_two_devices_of_one(tmp_path: P
     one.mkdir(), two.mkdir()
     finish(launch("parts", one / "x", 1, 2))
     finish(launch("parts", two / "x", 2))
-    compare(two / "parts", one / "parts")
+    compare(two / "parts", one / "parts", rounding=1e-6)
 
 
 @pytest.mark.slow
