@@ -69,6 +69,8 @@ def main(told: dict[str, Any]) -> None:
         faces = workloads.noise_faces(batch, size.image, told["batch"] // 2)
         variables = workloads.fresh_variables(size)
         step = workloads.stage(told["kind"], size, faces, variables, devices=jax.devices())
+        # gloo gives up on a process that is still compiling when the others exchange.
+        distributed.barrier("compiled")
         found = timing.measure(step, told["repeats"])
         print(json.dumps(describe(told["kind"], count, batch, step, found)))
 
