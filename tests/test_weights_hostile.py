@@ -161,7 +161,7 @@ def test_a_program_that_makes_no_sense_is_refused(data: bytes, tmp_path: Path) -
     start = time.process_time()
     with pytest.raises(UserError):
         read_weights(tmp_path / "weights.pt")
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 20  # what it guards against takes minutes, or for ever
 
 
 # The object of memo 9 (`word` uses lower ones) under twelve names.
@@ -189,7 +189,7 @@ def test_what_would_take_for_ever_is_refused_at_once(program: bytes, tmp_path: P
     start = time.process_time()
     with pytest.raises(UserError):
         read_weights(tmp_path / "weights.pt")
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 20  # what it guards against takes minutes, or for ever
 
 
 def test_many_copies_of_one_storage_are_refused(tmp_path: Path) -> None:
