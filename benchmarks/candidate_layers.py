@@ -66,11 +66,8 @@ def few_channels(size: Size, batch: int) -> Pair:
 def layer_norm(size: Size, batch: int) -> Pair:
     """A layer norm of the generator: the gradients of scale and bias as a sum, against as a product with ones."""
     side, channels = size.image // 2, size.generator
-    x, scale, bias = (
-        noise(batch, side, side, channels),
-        noise(side, side, channels, seed=1),
-        noise(side, side, channels),
-    )
+    x = noise(batch, side, side, channels)
+    scale, bias = (noise(side, side, channels, seed=seed) for seed in (1, 2))
 
     def by_sum(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
         values = x - x.mean((1, 2, 3), keepdims=True)

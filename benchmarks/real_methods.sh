@@ -47,11 +47,11 @@ done
   --methods fi-uap opom-class-centre opom-convex-hull fim hybrid:start=AdvCloak-ConvexHull --targets "$out/v2" \
   --timed 4 --cache "$out/cache" --out "$out/costs"
 # What costs several times as much, for ten persons: DFANet, gradient aggregation, and an ensemble of both source models.
-ten=("${data[@]}" --split.protected 10 --methods opom-convex-hull --timed 0 --cache "$out/cache")
+ten=("${data[@]}" --split.protected 10 --timed 0 --cache "$out/cache")
 "$python" evaluate.py table "${ten[@]}" --surrogates "$out/y1" --targets "${targets[@]:0:5}" --out "$out/costly" \
   --methods fi-uap opom-convex-hull opom-convex-hull-dfanet sga-uap --baseline FI-UAP OPOM-ConvexHull
 "$python" evaluate.py table "${ten[@]}" --surrogates "$out/y1" "$out/casia" "$out/y1+$out/casia" \
-  --targets "${targets[@]:0:4}" --out "$out/ensemble"
+  --methods opom-convex-hull --targets "${targets[@]:0:4}" --out "$out/ensemble"
 
 few=(--cloaks "$out/image-y1" "$out/plain-y1" "$out/convex-hull-y1" --surrogates "$out/y1" --methods fi-uap opom-convex-hull
   --targets "${targets[@]:0:5}" --cache "$out/cache" --out "$out/ablations")
