@@ -46,16 +46,22 @@ TRAINING = {
         *("universal", "--surrogate", "recognizer", "--generator-width", "4", "--batch", "4"),
         *("--learning-rate", "1e-6", *RHYTHM),
     ],
+    "parts": ["recognizer", *RECOGNIZER, "--accumulate", "2"],
 }
-IN_PARTS = {"parts": ["recognizer", *RECOGNIZER, "--accumulate", "2"]}
-"""What a device does in two parts, and what the norms see of it, depends on how many there are."""
 SPREAD = {
-    1: {"recognizer": ["pmap"], "image": ["shard_map"], "person": ["pmap"], "universal": ["shard_map"]},
+    1: {
+        "recognizer": ["pmap"],
+        "image": ["shard_map"],
+        "person": ["pmap"],
+        "universal": ["shard_map"],
+        "parts": ["pmap"],
+    },
     2: {
         "recognizer": ["shard_map"],
         "image": ["pmap", "--feed", "sharded"],
         "person": ["shard_map"],
         "universal": ["pmap"],
+        "parts": ["shard_map"],
     },
 }
 """How several processes map each job, by their number of devices; one process always uses pmap."""
@@ -83,12 +89,6 @@ def jobs() -> None:
         train.main([*arguments, "--run", name, "--parallel", *spread])
     for arguments in EVALUATION:
         evaluate.main(arguments)
-
-
-def parts() -> None:
-    """A job that accumulates its gradients."""
-    for name, arguments in IN_PARTS.items():
-        train.main([*arguments, "--run", name])
 
 
 def loop(folder: Path, kind: str, count: int) -> None:
@@ -139,8 +139,6 @@ def main(arguments: Any) -> None:
     with distributed.joined(config if int(processes) > 1 else ClusterConfig()):
         if what == "jobs":
             jobs()
-        elif what == "parts":
-            parts()
         else:
             kind, _, count = what.partition("/")
             loop(Path(folder), kind, int(count or 0))
