@@ -34,6 +34,9 @@ def parser(chosen: str | None) -> argparse.ArgumentParser:
         command.add_argument("--repeats", type=int, default=5, help="timed calls after the warm-up (default 5)")
         command.add_argument("--quick", action="store_true", help="tiny sizes: only check that it runs")
         command.add_argument("--cache", type=Path, help="folder for compiled programs (default: none)")
+        command.add_argument(
+            "--give-back", action="store_true", help="leave freed memory to the C library, as jobs do not"
+        )
         command.add_argument("--out", type=Path, help="JSON file for the figures")
         if name == chosen:
             module(name).add_arguments(command)
@@ -48,8 +51,10 @@ def module(name: str) -> Any:
 def main(arguments: list[str]) -> int:
     """Run one subcommand; returns the exit status."""
     options = parser(arguments[0] if arguments and arguments[0] in SUBCOMMANDS else None).parse_args(arguments)
+    from advcloak_jax.training import heap
     from benchmarks import report
 
+    keeps_memory = not options.give_back and heap.keep_on_cpu()
     try:
         if options.cache:
             report.use_cache(options.cache)
@@ -62,6 +67,7 @@ def main(arguments: list[str]) -> int:
         about = report.facts() | {"subcommand": options.subcommand, "settings": dict(outcome.settings)}
         # With a filled cache the first calls say nothing about compilation.
         about["compilation_cache"] = options.cache is not None
+        about["keeps_freed_memory"] = keeps_memory
         write_json(options.out, about | dict(outcome.figures))
     return 0
 

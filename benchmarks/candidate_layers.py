@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from advcloak_jax.networks import products
 from advcloak_jax.networks.convolution import convolution
 from advcloak_jax.networks.layers import LayerNorm
 from advcloak_jax.recognizers.depthwise import depthwise
-from benchmarks.candidate_parts import Pair, by_all, noise
+from benchmarks.candidate_parts import Pair, bound, by_all, noise
 from benchmarks.sizes import Size
 
 SCANNED = 2
@@ -91,6 +92,37 @@ def depthwise_shifted(size: Size, batch: int) -> Pair:
     return Pair(by_all(grouped, *arguments), by_all(shifted, *arguments))
 
 
+def kernel_gradient(size: Size, batch: int) -> Pair:
+    """The gradient by the kernel of a residual block's convolution, against a product for each of its taps."""
+    side, channels = size.image // 4, 4 * size.generator
+    x, cotangent = (noise(batch, side, side, channels, seed=seed) for seed in (0, 1))
+
+    def by_xla(x: jax.Array, cotangent: jax.Array) -> jax.Array:
+        kernel = jax.ShapeDtypeStruct((3, 3, channels, channels), jnp.float32)
+        return jax.linear_transpose(lambda kernel: _by_xla(x, kernel, 1, 1), kernel)(cotangent)[0]
+
+    def by_taps(x: jax.Array, cotangent: jax.Array) -> jax.Array:
+        return products.kernel_gradient(x, cotangent, 3, 1, 1)
+
+    return Pair(*(bound(way, x, cotangent) for way in (by_xla, by_taps)))
+
+
+def small_map(stage: int) -> Callable[[Size, int], Pair]:
+    """A convolution of the surrogate's stage with its gradient by the input, against as matrix products."""
+
+    def make(size: Size, batch: int) -> Pair:
+        side, channels = -(-size.image // 2 ** (stage + 1)), size.channels[stage]
+        x, kernel = noise(batch, side, side, channels), noise(3, 3, channels, channels, seed=1)
+
+        def run(form: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+            made, pull_back = jax.vjp(lambda x: form(x, kernel, 1, 1), x)
+            return made, pull_back(made)[0]
+
+        return Pair(*(bound(functools.partial(run, form), x, kernel) for form in (_by_xla, convolution)))
+
+    return make
+
+
 PAIRS: dict[str, Callable[[Size, int], Pair]] = {
     "convolutions written out of a loop": scan_written_out,
     "strided convolution, 4x4": strided(1, 4),
@@ -98,4 +130,7 @@ PAIRS: dict[str, Callable[[Size, int], Pair]] = {
     "convolution to 3 channels": few_channels,
     "layer norm's gradients as a product": layer_norm,
     "depthwise convolution as shifted products": depthwise_shifted,
+    "kernel gradient as a product for each tap": kernel_gradient,
+    "small map as products, third stage": small_map(2),
+    "small map as products, last stage": small_map(3),
 }

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 
 from advcloak_jax import subspace
+from advcloak_jax.networks import products
 from benchmarks import workloads
 from benchmarks.candidate_parts import NO_YNNPACK, OLD_FUSIONS, Pair
 from benchmarks.sizes import STAGE_ONE, Size
@@ -61,6 +63,17 @@ def hull_projection(size: Size, batch: int) -> Pair:
     return Pair(whole, alone)
 
 
+def without_products(kind: str) -> Callable[[Size, int], Pair]:
+    """A step whose convolutions and gradients are all XLA's, against with those as matrix products that suit."""
+
+    def make(size: Size, batch: int) -> Pair:
+        with mock.patch.object(products, "WORTHWHILE", float("inf")):
+            old = _step(kind, size, batch)
+        return _pair(old, _step(kind, size, batch))
+
+    return make
+
+
 def flag(name: str, value: Any, kind: str) -> Callable[[Size, int], Pair]:
     """A step compiled as XLA does by itself, against with an option of its own."""
 
@@ -75,6 +88,8 @@ PAIRS: dict[str, Callable[[Size, int], Pair]] = {
     "bfloat16": bfloat16,
     "steps per call": steps_per_call,
     "projection's share of stage II": hull_projection,
+    "convolutions as products, stage I": without_products(STAGE_ONE),
+    "convolutions as products, stage II": without_products("convex-hull"),
     "flag: no YNNPACK convolutions, stage I": flag(*NO_YNNPACK, STAGE_ONE),
     "flag: no YNNPACK convolutions, stage II": flag(*NO_YNNPACK, "convex-hull"),
     "flag: older fusion kernels, stage I": flag(*OLD_FUSIONS, STAGE_ONE),

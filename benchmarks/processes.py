@@ -14,7 +14,7 @@ import jax
 
 from advcloak_jax.config import ClusterConfig
 from advcloak_jax.errors import UserError
-from advcloak_jax.training import distributed
+from advcloak_jax.training import distributed, heap
 from benchmarks import collectives, report, timing, workloads
 from benchmarks.sizes import SIZES
 
@@ -65,6 +65,7 @@ def main(told: dict[str, Any]) -> None:
     count = told["count"]
     cluster = ClusterConfig(coordinator=f"127.0.0.1:{PORT}", processes=count, process_id=told["number"])
     with distributed.joined(cluster if count > 1 else ClusterConfig()):
+        heap.keep_on_cpu()
         size, batch = SIZES[told["size"]], told["batch"] * count
         faces = workloads.noise_faces(batch, size.image, told["batch"] // 2)
         variables = workloads.fresh_variables(size)

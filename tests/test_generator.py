@@ -111,6 +111,12 @@ def test_upsampling_equals_the_transposed_convolution_with_its_gradients() -> No
         ((7, 9), 4, 2, 1, 5, 6),  # the last row and column are not read
         ((3, 4), 3, 2, 1, 5, 6),  # output smaller than the kernel
         ((9, 8), 3, 2, 1, 5, 6),  # left to XLA
+        # Large enough for matrix products on a CPU, by which of them:
+        ((2, 2), 3, 1, 1, 256, 512),  # forward and both gradients
+        ((7, 9), 3, 2, 1, 96, 400),  # forward and both gradients, strided
+        ((8, 10), 4, 2, 1, 400, 32),  # forward and the kernel's gradient
+        ((30, 29), 3, 1, 0, 40, 24),  # the kernel's gradient alone, its rows joined
+        ((31, 29), 3, 2, 1, 40, 64),  # both gradients, strided, the last column not read
     ],
 )
 def test_convolution_equals_xlas_with_its_gradients(
