@@ -26,7 +26,7 @@ def suits_input_gradient(kernel: jax.Array, cotangent: jax.Array, stride: int) -
 
 def suits_kernel_gradient(kernel: jax.Array, cotangent: jax.Array) -> bool:
     """Whether `kernel_gradient` is the faster form of the gradient by the kernel."""
-    return _worthwhile(kernel, cotangent.shape) and min(kernel.shape[2:]) >= 8
+    return _worthwhile(kernel, cotangent.shape) and kernel.shape[-1] >= 32
 
 
 def _worthwhile(kernel: jax.Array, output: tuple[int, ...]) -> bool:
