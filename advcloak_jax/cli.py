@@ -21,7 +21,7 @@ from advcloak_jax import presets, settings, sweep
 from advcloak_jax.config import StartConfig, TrainConfig
 from advcloak_jax.errors import UserError
 from advcloak_jax.settings_file import read_settings
-from advcloak_jax.training import distributed, runs
+from advcloak_jax.training import distributed, heap, runs
 
 BAD_INPUT_STATUS = 2
 T = TypeVar("T")
@@ -163,6 +163,7 @@ def _defaults(job: str, kind: type, arguments: Sequence[str]) -> Any:
 
 def run_main(main: Callable[[Sequence[str]], None]) -> None:
     """Run a command's `main(arguments)`; tell errors the user can fix in one sentence and exit with status 2."""
+    heap.keep_on_cpu()
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING, force=True)
     # Libraries log their bookkeeping, and with a traceback what they also raise: that arrives here as an exception.
     for library in ("absl", "asyncio", "concurrent.futures"):

@@ -59,13 +59,13 @@ def measure(kind: str, size: str, batch: int, count: int, repeats: int, cache: P
 
 def main(told: dict[str, Any]) -> None:
     """One of the processes; the first prints what it found."""
+    heap.keep_on_cpu()
     os.sched_setaffinity(0, {told["core"]})
     if told["cache"]:
         report.use_cache(Path(told["cache"]))
     count = told["count"]
     cluster = ClusterConfig(coordinator=f"127.0.0.1:{PORT}", processes=count, process_id=told["number"])
     with distributed.joined(cluster if count > 1 else ClusterConfig()):
-        heap.keep_on_cpu()
         size, batch = SIZES[told["size"]], told["batch"] * count
         faces = workloads.noise_faces(batch, size.image, told["batch"] // 2)
         variables = workloads.fresh_variables(size)

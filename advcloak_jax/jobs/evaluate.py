@@ -9,7 +9,7 @@ from advcloak_jax.jobs.list_targets import run_targets
 from advcloak_jax.jobs.table import run_table
 from advcloak_jax.jobs.train import use_compilation_cache
 from advcloak_jax.jobs.verify import run_verify
-from advcloak_jax.training import distributed, heap
+from advcloak_jax.training import distributed
 
 JOBS: dict[str, type] = {
     "table": TableConfig,
@@ -29,7 +29,6 @@ def main(arguments: Sequence[str]) -> None:
         run_targets(config)
         return
     with distributed.joined(config):
-        heap.keep_on_cpu()
         if isinstance(config, TableConfig):
             run_table(config)
         elif isinstance(config, AblationConfig):

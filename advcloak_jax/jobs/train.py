@@ -25,7 +25,7 @@ from advcloak_jax.errors import UserError
 from advcloak_jax.files import replacing
 from advcloak_jax.jobs import cloak, inputs, recognizer, universal
 from advcloak_jax.settings import read_json
-from advcloak_jax.training import distributed, heap, runs, wandb_writer
+from advcloak_jax.training import distributed, runs, wandb_writer
 from advcloak_jax.training.loop import Job, train
 
 SECONDS_TO_APPEAR = 60
@@ -49,7 +49,6 @@ def main(arguments: Sequence[str]) -> None:
         wandb_writer.require_library()
     use_compilation_cache(config.cache)
     with distributed.joined(config):
-        heap.keep_on_cpu()
         faces, split = inputs.load_split(config)
         # The folder is made once nothing can be wrong with the settings any more, so that a corrected start may use it.
         work = build(config, faces, split)
