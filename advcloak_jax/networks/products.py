@@ -5,8 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-WORTHWHILE = 2**22
-"""Multiply-adds of a convolution from which on another form repays that it compiles longer."""
+WORTHWHILE = 2**20
+"""Multiply-adds of a convolution of one image from which on another form repays that it compiles longer."""
 JOINED = 128
 """Channels of a kernel row's taps that are joined for one product; with more, copying them costs what it saves."""
 
@@ -14,23 +14,24 @@ JOINED = 128
 def suits_forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> bool:
     """Whether `by_product` is the faster form of a convolution."""
     height, width = ((pixels + 2 * padding - kernel.shape[0]) // stride + 1 for pixels in x.shape[1:3])
-    return _worthwhile(kernel, (x.shape[0], height, width)) and kernel.shape[2] >= 16 * max(height, width)
+    return _worthwhile(kernel, (height, width)) and kernel.shape[2] >= 16 * max(height, width)
 
 
 def suits_input_gradient(kernel: jax.Array, cotangent: jax.Array, stride: int) -> bool:
     """Whether the transpose of `by_product` is the faster form of the gradient by the input."""
-    if not _worthwhile(kernel, cotangent.shape):
+    if not _worthwhile(kernel, cotangent.shape[1:3]):
         return False
     return cotangent.shape[-1] >= 8 * max(cotangent.shape[1:3]) or kernel.shape[0] % stride != 0
 
 
 def suits_kernel_gradient(kernel: jax.Array, cotangent: jax.Array) -> bool:
     """Whether `kernel_gradient` is the faster form of the gradient by the kernel."""
-    return _worthwhile(kernel, cotangent.shape) and kernel.shape[-1] >= 32
+    return _worthwhile(kernel, cotangent.shape[1:3]) and kernel.shape[-1] >= 32
 
 
-def _worthwhile(kernel: jax.Array, output: tuple[int, ...]) -> bool:
-    multiplied = math.prod(kernel.shape) * math.prod(output[:3])
+def _worthwhile(kernel: jax.Array, pixels: tuple[int, ...]) -> bool:
+    """By the size of the output alone: the number of images may be unknown, where a network is exported."""
+    multiplied = math.prod(kernel.shape) * math.prod(pixels)
     return jax.default_backend() == "cpu" and kernel.shape[0] > 1 and multiplied >= WORTHWHILE
 
 
