@@ -50,13 +50,11 @@ def module(name: str) -> Any:
 
 def main(arguments: list[str]) -> int:
     """Run one subcommand; returns the exit status."""
-    from advcloak_jax.training import heap
-
-    # Before a subcommand's imports make threads.
-    keeps_memory = "--give-back" not in arguments and heap.keep_on_cpu()
     options = parser(arguments[0] if arguments and arguments[0] in SUBCOMMANDS else None).parse_args(arguments)
+    from advcloak_jax.training import heap
     from benchmarks import report
 
+    keeps_memory = not options.give_back and heap.keep_on_cpu()
     try:
         if options.cache:
             report.use_cache(options.cache)

@@ -42,11 +42,18 @@ def test_buffers_are_faulted_in_once() -> None:
     assert kept < given_back / 4
 
 
-@pytest.mark.parametrize(("named", "is_cpu"), [("cpu", True), ("cuda,cpu", False), ("tpu", False)])
-def test_accelerators_are_left_alone(named: str, is_cpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("named", "plugins", "is_cpu"),
+    [("cpu", ["cuda"], True), ("cuda,cpu", [], False), ("tpu", [], False), ("", [], True), ("", ["cuda"], False)],
+)
+def test_accelerators_are_left_alone(
+    named: str, plugins: list[str], is_cpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[int] = []
     monkeypatch.setattr(heap.ctypes, "CDLL", lambda _: mock.Mock(mallopt=lambda name, _: told.append(name) or 1))
     monkeypatch.setattr(heap.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setattr(heap.importlib.metadata, "entry_points", lambda group: plugins)
+    monkeypatch.setattr(heap.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("JAX_PLATFORMS", named)
     assert heap.keep_on_cpu() is is_cpu
     assert bool(told) is is_cpu
