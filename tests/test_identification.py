@@ -76,6 +76,15 @@ def test_an_unprotected_face_that_is_its_own_mate_is_found_and_its_opposite_is_n
     assert np.all(hidden == 100)
 
 
+@pytest.mark.parametrize("block", [1000, 4096])
+def test_thousands_of_distractors_before_the_mate_are_all_counted(block: int) -> None:
+    rng = np.random.default_rng(5)
+    faces = np.repeat(unit(rng, 2, 1, 8), 2, axis=1)
+    distractors = np.concatenate([np.repeat(faces[0, :1], 5000, axis=0), np.repeat(-faces[0, :1], 300, axis=0)])
+    result = identification.ranks(faces[:1], -faces[:1], distractors, block=block)
+    np.testing.assert_array_equal(result, [[[-1, 5000], [5000, -1]]])
+
+
 def test_what_cannot_be_evaluated_is_refused() -> None:
     rng = np.random.default_rng(4)
     faces, distractors = unit(rng, 2, 3, 8), unit(rng, 5, 8)

@@ -14,6 +14,8 @@ import numpy as np
 
 from advcloak_jax.errors import UserError
 
+GROUP = 16
+
 
 def ranks(probes: np.ndarray, mates: np.ndarray, distractors: np.ndarray, *, block: int = 1024) -> np.ndarray:
     """Distractors strictly more similar to each probe than its mate: 0 means that the mate comes first.
@@ -36,12 +38,11 @@ def ranks(probes: np.ndarray, mates: np.ndarray, distractors: np.ndarray, *, blo
     if block < 1:
         raise ValueError(f"block must be at least 1, not {block}")
     for name, embeddings in (("probes", probes), ("mates", mates), ("distractors", distractors)):
-        norms = np.linalg.norm(embeddings, axis=-1)
+        norms = np.sqrt(np.einsum("...d,...d->...", embeddings, embeddings))
         # Written so that NaN fails too: a NaN similarity would silently count as "not more similar".
         if not np.all(np.abs(norms - 1) < 1e-3):
             raise ValueError(f"{name} must have unit norm")
-    block = min(block, len(distractors))
-    counts = np.array(_count_above(probes, mates, _pad(distractors, block), len(distractors)))
+    counts = np.array(_count_above(probes, mates, distractors, min(block, len(distractors))))
     diagonal = np.arange(probes.shape[1])
     counts[:, diagonal, diagonal] = -1
     return counts
@@ -59,23 +60,31 @@ def protection(ranks: np.ndarray, k: int) -> np.ndarray:
     return 100.0 * (ranks >= k).sum(axis=(-2, -1)) / trials
 
 
-def _pad(distractors: np.ndarray, block: int) -> np.ndarray:
-    """[M, d] -> [ceil(M / block), block, d], filled up with rows of zeros."""
-    missing = -len(distractors) % block
-    return np.pad(distractors, ((0, missing), (0, 0))).reshape(-1, block, distractors.shape[-1])
-
-
-@functools.partial(jax.jit, static_argnames="count")
-def _count_above(probes: jax.Array, mates: jax.Array, blocks: jax.Array, count: int) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="block")
+def _count_above(probes: jax.Array, mates: jax.Array, distractors: jax.Array, block: int) -> jax.Array:
     """Similarities of all probes to one block of distractors after another; [P, T, T] int32 counts above each mate."""
     highest = jax.lax.Precision.HIGHEST
     to_mates = jnp.einsum("pid,pjd->pij", probes, mates, precision=highest)
+    blocks, rest = divmod(len(distractors), block)
 
-    def add(counts: jax.Array, block: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        rows, real = block
+    def above(rows: jax.Array) -> jax.Array:
         to_rows = jnp.einsum("pid,md->pim", probes, rows, precision=highest)
-        above = (to_rows[:, :, None, :] > to_mates[:, :, :, None]) & real
-        return counts + above.sum(-1, dtype=jnp.int32), None
+        return _sum(to_rows[:, :, None, :] > to_mates[:, :, :, None])
 
-    real = jnp.arange(blocks.shape[0] * blocks.shape[1]).reshape(blocks.shape[:2]) < count
-    return jax.lax.scan(add, jnp.zeros(to_mates.shape, jnp.int32), (blocks, real))[0]
+    def add(counts: jax.Array, start: jax.Array) -> tuple[jax.Array, None]:
+        return counts + above(jax.lax.dynamic_slice_in_dim(distractors, start, block)), None
+
+    counts = jax.lax.scan(add, jnp.zeros(to_mates.shape, jnp.int32), block * jnp.arange(blocks))[0]
+    return counts + above(distractors[-rest:]) if rest else counts
+
+
+def _sum(flags: jax.Array) -> jax.Array:
+    """How many of the flags [..., n] are set, int32 [...].
+
+    In groups of `GROUP` first, whose sums fit a byte: a CPU's vector holds four times as many of those as of int32, and
+    a sum over an axis that is not the last needs no shuffling.
+    """
+    whole = flags.shape[-1] // GROUP * GROUP
+    grouped = flags[..., :whole].reshape(*flags.shape[:-1], GROUP, whole // GROUP)
+    sums = grouped.sum(-2, dtype=jnp.int8).sum(-1, dtype=jnp.int32)
+    return sums + flags[..., whole:].sum(-1, dtype=jnp.int32)
