@@ -1,66 +1,30 @@
-"""Preparation: the set equals its source, an interrupted one goes on byte for byte, damage is noticed."""
+"""Preparation: the set equals its source, damage is noticed, pictures stay on disk."""
 
 import json
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from prepared_sets import SIZE, flip_a_byte, load, settings, write_people
 from rec_files import encoded, insightface, smooth
 
 from advcloak_jax.config import Encoding, PrepareConfig
-from advcloak_jax.data import manifest, preparing, records, sources
+from advcloak_jax.data import manifest, records
 from advcloak_jax.data.faceset import FaceSet, concatenate
 from advcloak_jax.errors import UserError
 from advcloak_jax.jobs import prepare
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
-SIZE = 32
 KINDS = ("jpeg", "raw")
 
 
 @pytest.fixture
 def people(tmp_path: Path) -> Path:
-    """21 images of 3 people: JPEG of the right size, PNG, larger JPEG, grey JPEG."""
-    root = tmp_path / "people"
-    for number in range(21):
-        folder = root / f"person_{number % 3}"
-        folder.mkdir(parents=True, exist_ok=True)
-        picture = smooth(number, SIZE)
-        if number == 5:
-            Image.fromarray(picture).save(folder / f"{number:02d}.png")
-        elif number == 7:
-            (folder / f"{number:02d}.jpg").write_bytes(encoded(smooth(number, 2 * SIZE)))
-        elif number == 8:
-            (folder / f"{number:02d}.jpg").write_bytes(encoded(picture[..., 0]))
-        else:
-            (folder / f"{number:02d}.jpg").write_bytes(encoded(picture))
-    return root
-
-
-def settings(source: Path, out: Path, kind: str = "jpeg", **more: Any) -> PrepareConfig:
-    return PrepareConfig(
-        source=f"folder:{source}",
-        out=str(out),
-        encoding=kind,  # type: ignore[arg-type]
-        image_size=SIZE,
-        shard_images=more.pop("shard_images", 4),
-        **more,
-    )
-
-
-def load(spec: str, size: int = SIZE) -> FaceSet:
-    return sources.load([spec], image_size=size, on_bad_image="refuse", cache=None)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != manifest.VERIFIED}
+    return write_people(tmp_path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -131,73 +95,6 @@ def test_a_bad_image_is_left_out_and_reported(tmp_path: Path, people: Path, caps
     assert not (tmp_path / "strict").exists()
 
 
-class StoppedError(Exception):
-    pass
-
-
-@pytest.mark.parametrize("moment", ["encode", "describe", "write_manifest", "_write_tfds"])
-def test_an_interrupted_preparation_goes_on_and_ends_byte_identical(
-    tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
-    """While a shard is written, while it is summed up, and near the end: what was finished is not made again."""
-    whole = contents(prepare.run(settings(people, tmp_path / "a" / "set")))
-    where = manifest if moment in ("describe", "write_manifest") else preparing
-    real: Callable[..., Any] = getattr(where, moment)
-    calls = 0
-
-    def stop_at_the_tenth(*arguments: Any, **named: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == {"encode": 10, "describe": 3, "write_manifest": 1, "_write_tfds": 1}[moment]:
-            raise StoppedError
-        return real(*arguments, **named)
-
-    config = settings(people, tmp_path / "b" / "set")
-    with monkeypatch.context() as patch:
-        patch.setattr(where, moment, stop_at_the_tenth)
-        with pytest.raises(StoppedError):
-            prepare.run(config)
-    assert not (tmp_path / "b" / "set").exists()
-    kept = {path: path.stat().st_ino for path in (tmp_path / "b" / "set.partial").glob("*array_record*")}
-    assert len(kept) == {"encode": 2, "describe": 2}.get(moment, 6) + (moment == "describe")
-    encodings = 0
-    real_encode = preparing.encode
-
-    def counted(*arguments: Any) -> Any:
-        nonlocal encodings
-        encodings += 1
-        return real_encode(*arguments)
-
-    monkeypatch.setattr(preparing, "encode", counted)
-    out = prepare.run(config)
-    assert contents(out) == whole
-    assert encodings == {"encode": 13, "describe": 13}.get(moment, 0)
-    assert not (tmp_path / "b" / "set.partial").exists()
-
-
-def test_killed_at_any_time_it_ends_the_same(tmp_path: Path, people: Path) -> None:
-    """A real process, killed without warning after its first shard."""
-    whole = contents(prepare.run(settings(people, tmp_path / "a" / "set")))
-    script = (
-        "import os, signal, sys\n"
-        "from advcloak_jax.data import preparing\n"
-        "from advcloak_jax.jobs import prepare\n"
-        "real, calls = preparing.encode, []\n"
-        "def encode(*arguments):\n"
-        "    calls.append(1)\n"
-        "    if len(calls) == 7: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return real(*arguments)\n"
-        "preparing.encode = encode\n"
-        "prepare.main(sys.argv[1:])\n"
-    )
-    arguments = [f"folder:{people}", str(tmp_path / "b" / "set"), "--image-size", str(SIZE), "--shard-images", "4"]
-    killed = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
-    assert killed.returncode == -9, killed.stderr
-    assert (tmp_path / "b" / "set.partial").is_dir()
-    prepare.main(arguments)
-    assert contents(tmp_path / "b" / "set") == whole
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_records_fields_are_in_one_order(kind: Encoding) -> None:
     """Of several maps with the same values protobuf may write the fields either way round, but not here."""
@@ -206,55 +103,13 @@ def test_a_records_fields_are_in_one_order(kind: Encoding) -> None:
     assert 0 <= record.find(b"identity") < record.find(b"image")
 
 
-def test_another_start_is_not_mixed_in(tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = settings(people, tmp_path / "set")
-    with monkeypatch.context() as patch:
-        patch.setattr(preparing, "_finish", lambda *_: (_ for _ in ()).throw(StoppedError))
-        with pytest.raises(StoppedError):
-            prepare.run(config)
-    with pytest.raises(UserError, match=r"set\.partial was begun with other settings"):
-        prepare.run(settings(people, tmp_path / "set", "raw"))
-    (people / "person_0" / "00.jpg").write_bytes(encoded(smooth(99, SIZE)))
-    with pytest.raises(UserError, match="its source has changed"):
-        prepare.run(config)
-    (tmp_path / "other.partial").mkdir()
-    (tmp_path / "other.partial" / "letter.txt").write_text("mine")
-    with pytest.raises(UserError, match="is no unfinished set"):
-        prepare.run(settings(people, tmp_path / "other"))
-    (tmp_path / "there").mkdir()
-    with pytest.raises(UserError, match="exists already"):
-        prepare.run(settings(people, tmp_path / "there"))
-    with pytest.raises(UserError, match="give folder:PATH or recordio:PATH"):
-        prepare.main(["synthetic:3x3", str(tmp_path / "x")])
-
-
-def test_a_damaged_shard_of_an_unfinished_set_is_written_again(
-    tmp_path: Path, people: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = contents(prepare.run(settings(people, tmp_path / "a" / "set")))
-    config = settings(people, tmp_path / "b" / "set")
-    with monkeypatch.context() as patch:
-        patch.setattr(preparing, "_finish", lambda *_: (_ for _ in ()).throw(StoppedError))
-        with pytest.raises(StoppedError):
-            prepare.run(config)
-    shard = sorted((tmp_path / "b" / "set.partial").glob("*array_record*"))[1]
-    _flip_a_byte(shard)
-    assert contents(prepare.run(config)) == whole
-
-
-def _flip_a_byte(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 3] ^= 255
-    path.write_bytes(data)
-
-
 @pytest.mark.parametrize("file", ["*00002-of*", "identity.npy", "names.json"])
 def test_damage_is_noticed_on_opening(tmp_path: Path, people: Path, file: str) -> None:
     out = prepare.run(settings(people, tmp_path / "set"))
     load(f"tfds:{out}")
     load(f"tfds:{out}")
     (path,) = out.glob(file)
-    _flip_a_byte(path)
+    flip_a_byte(path)
     with pytest.raises(UserError, match=f"{path.name} is damaged"):
         load(f"tfds:{out}")
     path.unlink()
