@@ -23,7 +23,7 @@ from advcloak_jax.config import RecognizerConfig
 from advcloak_jax.files import write_json
 from advcloak_jax.jobs import recognizer
 from advcloak_jax.jobs.inputs import build_recognizer
-from advcloak_jax.training import class_parallel, parallel, state, steps
+from advcloak_jax.training import class_parallel, parallel, placement, state, steps
 from advcloak_jax.training.recognizer_step import recognizer_step
 from advcloak_jax.training.runs import code_version
 
@@ -62,7 +62,7 @@ def measure(config: RecognizerConfig, persons: int, devices: list[jax.Device], r
     placed = jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
         shapes,
-        parallel.shardings(specs, devices),
+        placement.shardings(specs, devices),
     )
     compiled = program.lower(placed, face, chunk).compile()
     memory = compiled.memory_analysis()
@@ -80,7 +80,7 @@ def measure(config: RecognizerConfig, persons: int, devices: list[jax.Device], r
         if sharded:
             current, _ = recognizer.place(initial, jax.random.key(0), devices)
         else:
-            current = parallel.replicate(jax.jit(initial)(jax.random.key(0)), devices)
+            current = placement.replicate(jax.jit(initial)(jax.random.key(0)), devices)
         shards = [leaf.addressable_shards[0].data for leaf in jax.tree.leaves(current)]
         found["state_mib"] = sum(shard.nbytes for shard in shards) / MIB
         del shards

@@ -15,7 +15,7 @@ from advcloak_jax.networks.discriminator import Discriminator
 from advcloak_jax.networks.generator import Generator
 from advcloak_jax.recognizers import zoo
 from advcloak_jax.recognizers.recognizer import embed
-from advcloak_jax.training import parallel, state, steps
+from advcloak_jax.training import parallel, placement, state, steps
 from benchmarks import counts
 from benchmarks.sizes import STAGE_ONE, Size
 
@@ -194,9 +194,9 @@ def stage(
     scanned = parallel.scan_steps(bind, gather, unroll=parallel.wants_unrolling(devices), on_nan=config.on_nan)
     program = parallel.parallelise(scanned, devices, "shard_map")
     # The state is donated, so each workload has a copy of its own.
-    placed = parallel.replicate(jax.tree.map(jnp.copy, initial), devices)
-    resident = parallel.replicate(resident, devices)
+    placed = placement.replicate(jax.tree.map(jnp.copy, initial), devices)
+    resident = placement.replicate(resident, devices)
     chunk = {"index": index, "position": index}
     if jax.process_count() > 1:
-        chunk = parallel.place(parallel.own_part(chunk), devices, "shard_map")
+        chunk = placement.place(placement.own_part(chunk), devices, "shard_map")
     return Workload(program, placed, resident, chunk, batch * dispatch, dispatch, compiler)

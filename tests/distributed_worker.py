@@ -15,7 +15,7 @@ from jax import lax
 from advcloak_jax import cli
 from advcloak_jax.config import ClusterConfig, ImageConfig
 from advcloak_jax.jobs import evaluate, train
-from advcloak_jax.training import distributed, parallel
+from advcloak_jax.training import distributed, parallel, placement
 from advcloak_jax.training.feed import ResidentFeed
 from advcloak_jax.training.loop import Job
 from advcloak_jax.training.loop import train as run_loop
@@ -96,7 +96,7 @@ def loop(folder: Path, kind: str, count: int) -> None:
 
     count: how many of its devices each process uses; 0: all.
     """
-    devices = parallel.pick_devices(count, 4, "--batch")
+    devices = placement.pick_devices(count, 4, "--batch")
 
     def step(state: Any, resident: jax.Array, chunk: dict[str, jax.Array]) -> tuple[Any, dict[str, jax.Array]]:
         total = lax.psum(chunk["x"].sum(), DEVICES)
@@ -104,13 +104,13 @@ def loop(folder: Path, kind: str, count: int) -> None:
         return new, {"loss": new["sum"][None]}
 
     mapped = parallel.parallelise(step, devices, kind)
-    resident = parallel.reside(jnp.float32(0.75), devices, kind)
+    resident = placement.reside(jnp.float32(0.75), devices, kind)
 
     def advance(state: Any, first: int, count: int) -> Any:
         time.sleep(0.05)
         # Whole numbers add up the same in any order.
         x = np.arange(first, first + 4, dtype=np.float32)[None]
-        return mapped(state, resident, parallel.own_part({"x": x}))
+        return mapped(state, resident, placement.own_part({"x": x}))
 
     config = ImageConfig(run=str(folder), steps_per_dispatch=1, log_every=2, checkpoint_every=10, resume=True)
     run = start_run("image", config) if distributed.writes() else Run(folder, "image", config)
@@ -118,7 +118,7 @@ def loop(folder: Path, kind: str, count: int) -> None:
     job = Job(
         steps=STEPS,
         images_per_step=4,
-        state=parallel.replicate({"step": jnp.int32(0), "sum": jnp.float32(0)}, devices),
+        state=placement.replicate({"step": jnp.int32(0), "sum": jnp.float32(0)}, devices),
         advance=advance,
         validate=lambda state: {"value": float(state["sum"])},
         rank=lambda validation: validation["value"],

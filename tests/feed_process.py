@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 
 from advcloak_jax.config import RecognizerConfig
 from advcloak_jax.data import order, sources
-from advcloak_jax.training import parallel
+from advcloak_jax.training import parallel, placement
 from advcloak_jax.training.feed_choice import make_feed
 from advcloak_jax.training.steps import DEVICES
 
@@ -35,7 +35,7 @@ class State(NamedTuple):
 def digest(kind: str, mapping: str, rows: dict[str, Any], batches: Any) -> str:
     """Of all rows and positions of the global batches of some steps, as the devices had them, in their order."""
     config = RecognizerConfig(feed=kind, parallel=mapping)  # type: ignore[arg-type]
-    devices = parallel.pick_devices(1, BATCH, "--batch")
+    devices = placement.pick_devices(1, BATCH, "--batch")
     feed = make_feed(config, rows, batches, devices, COUNT * CALLS)
 
     def step(state: Any, batch: Any) -> tuple[Any, Any]:
@@ -47,7 +47,7 @@ def digest(kind: str, mapping: str, rows: dict[str, Any], batches: Any) -> str:
     run = parallel.parallelise(
         parallel.scan_steps(lambda _: step, gather, unroll=False), devices, mapping, resident_specs=Resident(feed.specs)
     )
-    state = parallel.replicate(State(jnp.int32(0)), devices)
+    state = placement.replicate(State(jnp.int32(0)), devices)
     found = hashlib.sha256()
     for call in range(CALLS):
         state, seen = run(state, Resident(feed.rows), feed.batches(call * COUNT, COUNT))

@@ -13,7 +13,7 @@ from advcloak_jax import subspace
 from advcloak_jax.config import PersonConfig
 from advcloak_jax.networks.layers import BatchNorm
 from advcloak_jax.recognizers.recognizer import embed
-from advcloak_jax.training import parallel, state, steps
+from advcloak_jax.training import parallel, placement, state, steps
 
 QUICK_COMPILATION = "--xla_cpu_use_fusion_emitters=false"
 """XLA_FLAGS for processes whose time is compilation: its older way to write kernels takes half of it (jaxlib 0.10)."""
@@ -168,7 +168,7 @@ def run_steps(
     run = parallel.parallelise(parallel.scan_steps(bind, gather, unroll=count <= 2), chosen, kind)
     # A donated argument is used up, so each run gets its own copy.
     own = jax.tree.map(jnp.copy, initial)
-    new, metrics = run(parallel.replicate(own, chosen), parallel.replicate(data, chosen), chunk)
+    new, metrics = run(placement.replicate(own, chosen), placement.replicate(data, chosen), chunk)
     return jax.device_get(new), {name: np.asarray(value) for name, value in metrics.items()}
 
 

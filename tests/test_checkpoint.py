@@ -17,7 +17,7 @@ import pytest
 
 from advcloak_jax.cli import _of_the_machine
 from advcloak_jax.errors import UserError
-from advcloak_jax.training import parallel
+from advcloak_jax.training import placement
 from advcloak_jax.training.checkpoint import Checkpoints, read_checkpoint
 
 
@@ -25,7 +25,7 @@ def state(value: float = 1.0, size: int = 4) -> Any:
     """Parameters and an Adam state on both devices."""
     params = {"a": {"kernel": jnp.full((size, 3), value)}, "b": jnp.arange(5.0) * value}
     tree = {"step": jnp.int32(7), "params": params, "optimiser": optax.adam(0.1).init(params)}
-    return parallel.replicate(tree, jax.local_devices())
+    return placement.replicate(tree, jax.local_devices())
 
 
 def equal(a: Any, b: Any) -> None:
@@ -54,7 +54,7 @@ def test_a_restored_state_is_the_saved_one(tmp_path: Path) -> None:
 def test_what_is_being_saved_is_not_overwritten_by_the_next_steps(tmp_path: Path) -> None:
     """The next call is given the state's memory (donation) while the writing thread still works."""
     grow = jax.jit(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)
-    big = grow(parallel.replicate({"x": jnp.zeros((1 << 21,))}, jax.local_devices()))
+    big = grow(placement.replicate({"x": jnp.zeros((1 << 21,))}, jax.local_devices()))
     checkpoints = Checkpoints(tmp_path / "c", keep=1)
     checkpoints.save(1, big, 0.0)
     for _ in range(5):

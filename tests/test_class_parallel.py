@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from advcloak_jax.errors import UserError
 from advcloak_jax.recognizers import margins
-from advcloak_jax.training import class_parallel, parallel, state
+from advcloak_jax.training import class_parallel, parallel, placement, state
 from advcloak_jax.training.checkpoint import Checkpoints, read_checkpoint
 from advcloak_jax.training.recognizer_step import recognizer_step
 from advcloak_jax.training.steps import DEVICES, RecognizerBatch
@@ -87,8 +87,8 @@ def run(
     index = np.stack([rng.permutation(small.BATCH) for _ in range(count)]).astype(np.int32)
     chunk = {"index": index, "place": np.broadcast_to(np.arange(small.BATCH, dtype=np.int32), index.shape).copy()}
     own = jax.tree.map(jnp.copy, begin)
-    placed = jax.device_put(own, parallel.shardings(P() if specs is None else specs, chosen))
-    new, metrics = advance(placed, parallel.replicate(data, chosen), chunk)
+    placed = jax.device_put(own, placement.shardings(P() if specs is None else specs, chosen))
+    new, metrics = advance(placed, placement.replicate(data, chosen), chunk)
     return new, {key: np.asarray(value) for key, value in metrics.items()}
 
 
@@ -158,7 +158,7 @@ def test_a_checkpoint_fits_another_number_of_devices(data: small.Data, tmp_path:
     checkpoints = Checkpoints(tmp_path / "c", keep=1)
     checkpoints.save(2, two, 0.5)
     checkpoints.wait()
-    like = parallel.replicate(initial(name, optimiser, sharded=True), jax.local_devices()[:1])
+    like = placement.replicate(initial(name, optimiser, sharded=True), jax.local_devices()[:1])
     one = checkpoints.restore(2, like)
     checkpoints.close()
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
@@ -189,7 +189,7 @@ def test_fresh_weights_do_not_depend_on_the_sharing() -> None:
 
     key = jax.random.key(2)
     specs = class_parallel.specs(jax.eval_shape(make, key))
-    shared = jax.jit(make, out_shardings=parallel.shardings(specs, jax.local_devices()))(key)
+    shared = jax.jit(make, out_shardings=placement.shardings(specs, jax.local_devices()))(key)
     whole = initial("arcface", optax.sgd(0.1), sharded=False).params["classifier"]["weights"]
     np.testing.assert_allclose(unpadded(shared.params["classifier"]["weights"]), whole, rtol=1e-6)
 

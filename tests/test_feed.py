@@ -20,7 +20,7 @@ from advcloak_jax.data.faceset import FaceSet
 from advcloak_jax.data.rows import Chosen
 from advcloak_jax.errors import UserError
 from advcloak_jax.jobs import prepare
-from advcloak_jax.training import parallel, streaming
+from advcloak_jax.training import parallel, placement, streaming
 from advcloak_jax.training.feed import Feed, ResidentFeed, Rows, ShardedFeed, StreamedFeed, row_bytes
 from advcloak_jax.training.feed_choice import choose, free_bytes, make_feed
 from advcloak_jax.training.steps import DEVICES
@@ -86,13 +86,13 @@ def reader(feed: Feed, devices: int, mapping: str) -> Callable[[int, int], tuple
 
     scanned = parallel.scan_steps(lambda _: step, gather, unroll=False)
     run = parallel.parallelise(scanned, chosen, mapping, resident_specs=Resident(feed.specs, P()))
-    resident = Resident(feed.rows, parallel.reside(jnp.zeros(()), chosen, mapping))
+    resident = Resident(feed.rows, placement.reside(jnp.zeros(()), chosen, mapping))
 
     class State(NamedTuple):
         step: Any
 
     def read(first: int, count: int) -> tuple[Rows, np.ndarray]:
-        state = parallel.replicate(State(jnp.int32(first)), chosen)
+        state = placement.replicate(State(jnp.int32(first)), chosen)
         _, (found, positions) = run(state, resident, feed.batches(first, count))
         return jax.tree.map(np.asarray, found), np.asarray(positions)
 
@@ -162,7 +162,7 @@ def test_two_processes_share_a_batch(rows: Rows, kind: str, sampling: str, monke
     faces = rows["faces"]
     watched = {**rows, "faces": Watched(faces._images, faces._index)}
     index = ordered(sampling, rows)(0, TOTAL)
-    monkeypatch.setattr(parallel, "place", lambda chunk, devices, mapping: chunk)
+    monkeypatch.setattr(placement, "place", lambda chunk, devices, mapping: chunk)
     parts = []
     for process in range(2):
         with monkeypatch.context() as patch:

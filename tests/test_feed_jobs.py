@@ -12,7 +12,7 @@ from advcloak_jax.data.faceset import FaceSet
 from advcloak_jax.data.splits import Split, make_split
 from advcloak_jax.jobs import cloak, recognizer
 from advcloak_jax.recognizers.recognizer import Recognizer
-from advcloak_jax.training import parallel
+from advcloak_jax.training import placement
 from advcloak_jax.training.loop import Job
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -88,7 +88,7 @@ def test_a_resumed_run_may_have_another_feed(faces: FaceSet, split: Split) -> No
     expected = on_host(advance(whole, whole.state, 0, 4))
     first, second = (build("recognizer", feed, faces, split) for feed in ("resident", "streamed"))  # type: ignore[arg-type]
     half = jax.device_get(advance(first, first.state, 0, 2))
-    state = parallel.replicate(half, jax.local_devices())
+    state = placement.replicate(half, jax.local_devices())
     for here, there in zip(on_host(advance(second, state, 2, 4)), expected, strict=True):
         np.testing.assert_array_equal(here, there)
     assert second.feed.starting_seconds > 0

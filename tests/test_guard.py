@@ -11,7 +11,7 @@ from jax import lax
 
 from advcloak_jax.config import ImageConfig
 from advcloak_jax.errors import UserError
-from advcloak_jax.training import parallel
+from advcloak_jax.training import parallel, placement
 from advcloak_jax.training.checkpoint import read_checkpoint
 from advcloak_jax.training.feed import ResidentFeed
 from advcloak_jax.training.guard import BAD
@@ -45,7 +45,7 @@ def test_a_bad_step_is_dropped_on_all_devices(kind: str, bad: float) -> None:
     scanned = parallel.scan_steps(lambda _: step, gather, unroll=True, on_nan="skip")
     run = parallel.parallelise(scanned, devices, kind)
     values = np.array([[1, 2], [3, bad], [5, 6]], np.float32)
-    state, metrics = run(parallel.replicate(initial(), devices), {}, {"value": values})
+    state, metrics = run(placement.replicate(initial(), devices), {}, {"value": values})
     np.testing.assert_allclose(state.generator["w"], 14e10)
     assert int(state.step) == 3
     np.testing.assert_array_equal(metrics[BAD], [0, 1, 0])
@@ -58,7 +58,7 @@ def job(values: np.ndarray, on_nan: str) -> Job:
     return Job(
         steps=len(values),
         images_per_step=2,
-        state=parallel.replicate(initial(), devices),
+        state=placement.replicate(initial(), devices),
         advance=lambda state, first, count: run(state, {}, {"value": values[first : first + count]}),
         validate=lambda state: {"value": float(state.generator["w"][0])},
         rank=lambda validation: validation["value"],

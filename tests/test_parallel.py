@@ -18,7 +18,7 @@ from advcloak_jax.networks.discriminator import Discriminator
 from advcloak_jax.networks.generator import Generator
 from advcloak_jax.recognizers import margins
 from advcloak_jax.recognizers.iresnet import IResNet
-from advcloak_jax.training import parallel, state, steps
+from advcloak_jax.training import parallel, placement, state, steps
 from advcloak_jax.training.recognizer_step import recognizer_step
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -217,12 +217,12 @@ _UNSYNCHRONISED = small.SmallRecognizer(axis_name=None)
 
 
 def test_pick_devices_refuses_what_does_not_fit() -> None:
-    assert len(parallel.pick_devices(0, 8, "--batch")) == 2
-    assert parallel.pick_devices(1, 7, "--batch") == jax.local_devices()[:1]
+    assert len(placement.pick_devices(0, 8, "--batch")) == 2
+    assert placement.pick_devices(1, 7, "--batch") == jax.local_devices()[:1]
     with pytest.raises(UserError, match=r"--batch 7 cannot be shared by 2 devices"):
-        parallel.pick_devices(0, 7, "--batch")
+        placement.pick_devices(0, 7, "--batch")
     with pytest.raises(UserError, match=r"--devices 3 is more than the 2"):
-        parallel.pick_devices(3, 8, "--batch")
+        placement.pick_devices(3, 8, "--batch")
 
 
 def test_unrolling_changes_nothing(data: small.Data) -> None:
@@ -246,6 +246,6 @@ def test_chunk_is_dealt_in_blocks() -> None:
     chunk = np.arange(12, dtype=np.int32).reshape(3, 4)
     for kind in ("pmap", "shard_map"):
         devices = jax.local_devices()
-        replicated = parallel.replicate((jnp.zeros(()), jnp.zeros(())), devices)
+        replicated = placement.replicate((jnp.zeros(()), jnp.zeros(())), devices)
         _, seen = parallel.parallelise(report, devices, kind)(*replicated, chunk)
         np.testing.assert_array_equal(np.asarray(seen), np.stack([chunk[:, :2], chunk[:, 2:]]))

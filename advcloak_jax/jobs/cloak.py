@@ -24,7 +24,7 @@ from advcloak_jax.jobs import inputs
 from advcloak_jax.networks.discriminator import Discriminator
 from advcloak_jax.networks.generator import Generator
 from advcloak_jax.recognizers.recognizer import Recognizer, embed
-from advcloak_jax.training import flops, parallel, state, steps
+from advcloak_jax.training import flops, parallel, placement, state, steps
 from advcloak_jax.training.accumulate import Parts
 from advcloak_jax.training.feed import Feed
 from advcloak_jax.training.feed_choice import make_feed
@@ -180,14 +180,14 @@ def image_gather(feed: Feed) -> Callable[[Resident, dict[str, jax.Array], jax.Ar
 def build_image(config: ImageConfig, faces: FaceSet, split: Split) -> Job:
     """Stage I on at most `config.images` random images of the generator's persons."""
     chosen = choose_images(config, faces, split)
-    devices = parallel.pick_devices(config.devices, config.batch, "--batch")
+    devices = placement.pick_devices(config.devices, config.batch, "--batch")
     surrogate = load_surrogate(config)
     gan = _gan(config, config.batch, parallel.parts_of(config.accumulate, config.batch, devices, "--batch"))
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     initial = _fresh(gan, config, init_key)
     total = config.steps or max(1, round(config.epochs * len(chosen) / config.batch))
     feed = image_feed(config, Chosen(faces.images, chosen), surrogate, devices, total)
-    resident = Resident(feed.rows, *parallel.reside((surrogate.variables, step_key), devices, config.parallel))
+    resident = Resident(feed.rows, *placement.reside((surrogate.variables, step_key), devices, config.parallel))
 
     def bind(resident: Resident) -> Any:
         return steps.image_step(gan, lambda faces: embed(surrogate.module, resident.surrogate, faces))
@@ -204,7 +204,7 @@ def build_image(config: ImageConfig, faces: FaceSet, split: Split) -> Job:
     return Job(
         steps=total,
         images_per_step=config.batch,
-        state=parallel.replicate(initial, devices),
+        state=placement.replicate(initial, devices),
         advance=advance,
         validate=validation,
         rank=lambda metrics: -metrics["validation_image"],
@@ -223,7 +223,7 @@ def build_person(config: PersonConfig, faces: FaceSet, split: Split) -> Job:
     persons, per_person = split.generator_images.shape
     if persons < config.persons:
         raise UserError(f"--persons {config.persons} is more than the {persons} of --split.generator; lower it.")
-    devices = parallel.pick_devices(config.devices, config.persons, "--persons")
+    devices = placement.pick_devices(config.devices, config.persons, "--persons")
     surrogate = load_surrogate(config)
     parts = parallel.parts_of(config.accumulate, config.persons, devices, "--persons")
     gan = _gan(config, config.persons * per_person, parts)
@@ -251,7 +251,7 @@ def build_person(config: PersonConfig, faces: FaceSet, split: Split) -> Job:
         devices,
         total,
     )
-    resident = Resident(feed.rows, *parallel.reside((surrogate.variables, step_key), devices, config.parallel))
+    resident = Resident(feed.rows, *placement.reside((surrogate.variables, step_key), devices, config.parallel))
 
     def bind(resident: Resident) -> Any:
         return steps.person_step(
@@ -281,7 +281,7 @@ def build_person(config: PersonConfig, faces: FaceSet, split: Split) -> Job:
     return Job(
         steps=total,
         images_per_step=config.persons * per_person,
-        state=parallel.replicate(initial, devices),
+        state=placement.replicate(initial, devices),
         advance=advance,
         validate=validation,
         rank=lambda metrics: -metrics[f"validation_{config.masks}"],

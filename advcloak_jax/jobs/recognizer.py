@@ -20,7 +20,7 @@ from advcloak_jax.evaluation import verification
 from advcloak_jax.evaluation.targets import FlaxTarget
 from advcloak_jax.jobs.inputs import build_recognizer
 from advcloak_jax.recognizers import margins
-from advcloak_jax.training import class_parallel, flops, parallel, state, steps
+from advcloak_jax.training import class_parallel, flops, parallel, placement, state, steps
 from advcloak_jax.training.feed_choice import make_feed
 from advcloak_jax.training.loop import Job
 from advcloak_jax.training.recognizer_step import recognizer_step
@@ -89,7 +89,7 @@ def place(initial: Callable[[jax.Array], PyTree], key: jax.Array, devices: list[
     specs = class_parallel.specs(jax.eval_shape(initial, key))
     # On several processes a compiled function takes numbers from the host, but no keys.
     made = jax.jit(
-        lambda data: initial(jax.random.wrap_key_data(data)), out_shardings=parallel.shardings(specs, devices)
+        lambda data: initial(jax.random.wrap_key_data(data)), out_shardings=placement.shardings(specs, devices)
     )
     return made(np.asarray(jax.random.key_data(key))), specs
 
@@ -108,7 +108,7 @@ def build(config: RecognizerConfig, faces: FaceSet, split: Split) -> Job:
         raise UserError(f"--batch {config.batch} is more than the {len(chosen)} training images; lower it.")
     total = config.steps or max(1, round(config.epochs * len(chosen) / config.batch))
 
-    devices = parallel.pick_devices(config.devices, config.batch, "--batch")
+    devices = placement.pick_devices(config.devices, config.batch, "--batch")
     parts = parallel.parts_of(config.accumulate, config.batch, devices, "--batch")
     module = build_recognizer(config, dtype=config.dtype, axis_name=steps.DEVICES)
     transformation = optimiser(config, total)
@@ -129,10 +129,10 @@ def build(config: RecognizerConfig, faces: FaceSet, split: Split) -> Job:
         class_parallel.require_divisor(len(devices))
         start, specs = place(initial, init_key, devices)
     else:
-        start = parallel.replicate(jax.jit(initial)(init_key), devices)
+        start = placement.replicate(jax.jit(initial)(init_key), devices)
     rows = {"faces": Chosen(faces.images, chosen), "labels": labels}
     feed = make_feed(config, rows, index_batches(config, labels), devices, total)
-    resident = Resident(feed.rows, parallel.reside(step_key, devices, config.parallel))
+    resident = Resident(feed.rows, placement.reside(step_key, devices, config.parallel))
     classes = len(persons) if sharded else None
     step = recognizer_step(module, transformation, loss, sharded_classes=classes, parts=parts)
 

@@ -26,7 +26,7 @@ from advcloak_jax.jobs.cloak import (
 )
 from advcloak_jax.networks.universal_mask import fixed_noise, universal_mask
 from advcloak_jax.recognizers.recognizer import Recognizer, embed
-from advcloak_jax.training import flops, parallel, steps
+from advcloak_jax.training import flops, parallel, placement, steps
 from advcloak_jax.training.checkpoint import read_checkpoint, require_shapes
 from advcloak_jax.training.loop import Job
 from advcloak_jax.training.runs import Run
@@ -65,7 +65,7 @@ def _keys(config: UniversalConfig) -> jax.Array:
 def build(config: UniversalConfig, faces: FaceSet, split: Split) -> Job:
     """The job, on at most `config.images` random images of the generator's persons."""
     chosen = choose_images(config, faces, split)
-    devices = parallel.pick_devices(config.devices, config.batch, "--batch")
+    devices = placement.pick_devices(config.devices, config.batch, "--batch")
     parts = parallel.parts_of(config.accumulate, config.batch, devices, "--batch")
     surrogate = load_surrogate(config)
     generator = build_generator(config, axis_name=None, dtype=config.dtype)
@@ -80,7 +80,7 @@ def build(config: UniversalConfig, faces: FaceSet, split: Split) -> Job:
     initial = jax.jit(start)(init_key)
     total = config.steps or max(1, round(config.epochs * len(chosen) / config.batch))
     feed = image_feed(config, Chosen(faces.images, chosen), surrogate, devices, total)
-    resident = Resident(feed.rows, *parallel.reside((surrogate.variables, step_key), devices, config.parallel))
+    resident = Resident(feed.rows, *placement.reside((surrogate.variables, step_key), devices, config.parallel))
 
     def bind(resident: Resident) -> Any:
         return steps.universal_step(
@@ -101,7 +101,7 @@ def build(config: UniversalConfig, faces: FaceSet, split: Split) -> Job:
     return Job(
         steps=total,
         images_per_step=config.batch,
-        state=parallel.replicate(initial, devices),
+        state=placement.replicate(initial, devices),
         advance=advance,
         validate=validation,
         rank=lambda metrics: -metrics["validation_universal"],

@@ -14,7 +14,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from advcloak_jax.data.rows import Images
-from advcloak_jax.training import parallel, streaming
+from advcloak_jax.training import placement, streaming
 from advcloak_jax.training.steps import DEVICES
 from advcloak_jax.training.streaming import Order
 
@@ -46,7 +46,7 @@ class Feed(Protocol):
     def batches(self, first_step: int, count: int) -> PyTree:
         """This process's part of the batches of `count` steps from `first_step` on: arrays [count, b, ...].
 
-        With B the global batch, b is B over the number of processes: the block that `parallel.own_part` takes.
+        With B the global batch, b is B over the number of processes: the block that `placement.own_part` takes.
         """
         ...
 
@@ -83,7 +83,7 @@ class _Numbered:
         """{"index": [count, b], "position": [count, b]}, int32."""
         began = time.perf_counter()
         index = self._order(first_step, count)
-        part = parallel.own_part({"index": index, "position": positions(index)})
+        part = placement.own_part({"index": index, "position": positions(index)})
         self._seconds += time.perf_counter() - began
         return part
 
@@ -98,7 +98,7 @@ class ResidentFeed(_Numbered):
 
     def __init__(self, rows: Rows, order: Order, devices: list[jax.Device], mapping: str) -> None:
         super().__init__(order)
-        self.rows = parallel.reside(jax.tree.map(_in_memory, rows), devices, mapping)
+        self.rows = placement.reside(jax.tree.map(_in_memory, rows), devices, mapping)
         self.specs = jax.tree.map(lambda _: P(), rows)
 
     def take(self, rows: Rows, item: PyTree) -> Rows:
@@ -114,7 +114,7 @@ class ShardedFeed(_Numbered):
 
     def __init__(self, rows: Rows, order: Order, devices: list[jax.Device], mapping: str) -> None:
         super().__init__(order)
-        self.rows = jax.tree.map(lambda x: parallel.shard(x, devices, mapping), rows)
+        self.rows = jax.tree.map(lambda x: placement.shard(x, devices, mapping), rows)
         self.specs = jax.tree.map(lambda _: P(DEVICES), rows)
 
     def take(self, rows: Rows, item: PyTree) -> Rows:
@@ -178,7 +178,7 @@ class StreamedFeed:
         self._stream.close()
 
     def _start(self, first: int, count: int) -> Any:
-        part = parallel.own_block(self._order(first, 1).shape[1])
+        part = placement.own_block(self._order(first, 1).shape[1])
         calls = streaming.Calls(self._faces, self._order, part, first, self._total, count)
         return streaming.pipeline(calls, self._workers, lambda call: self._finish(call, part))
 
@@ -187,7 +187,7 @@ class StreamedFeed:
         position = np.broadcast_to(np.arange(part.start, part.stop, dtype=np.int32), index.shape)
         others = jax.tree.map(lambda x: x[index], self._others)
         whole = {"index": index, "position": position, "rows": {**others, "faces": call["faces"]}}
-        return parallel.place(whole, self._devices, self._mapping)
+        return placement.place(whole, self._devices, self._mapping)
 
 
 def positions(index: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from advcloak_jax.files import write_json
 from advcloak_jax.progress import Progress
-from advcloak_jax.training import distributed, parallel, speed
+from advcloak_jax.training import distributed, placement, speed
 from advcloak_jax.training.checkpoint import Checkpoints, Restored
 from advcloak_jax.training.feed import Feed
 from advcloak_jax.training.log import Log
@@ -141,7 +141,7 @@ class _Training:
             self.validation = self.validate()
             self._writer.write(self.step, self.validation)
             if self._job.picture is not None and distributed.writes():
-                picture = self._job.picture(parallel.own_copy(self._state))
+                picture = self._job.picture(placement.own_copy(self._state))
                 self._sample(self.step, picture)
                 self._writer.picture(self.step, "sample", picture)
         with self._times.phase("checkpoint"):
@@ -150,7 +150,7 @@ class _Training:
     def validate(self) -> dict[str, float]:
         """Metrics of the state as it is."""
         found: dict[str, float] = distributed.share(
-            f"validation/{self.step}", lambda: self._job.validate(parallel.own_copy(self._state))
+            f"validation/{self.step}", lambda: self._job.validate(placement.own_copy(self._state))
         )
         return found
 
