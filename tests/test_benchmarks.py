@@ -18,6 +18,7 @@ from advcloak_jax.networks.convolution import convolution
 from advcloak_jax.networks.generator import Generator
 from benchmarks import __main__ as command
 from benchmarks import (
+    candidate_counts,
     candidate_layers,
     candidates,
     collectives,
@@ -199,9 +200,9 @@ def test_a_folded_surrogate_is_the_surrogate() -> None:
     np.testing.assert_allclose(made, want, rtol=1e-4, atol=1e-4 * float(jnp.abs(want).max()))
 
 
-@pytest.mark.parametrize("name", candidate_layers.PAIRS)
-def test_layers_in_other_forms_are_the_same(name: str) -> None:
-    pair = candidate_layers.PAIRS[name](SIZES["quick"], 2)
+@pytest.mark.parametrize("name", candidate_layers.PAIRS | candidate_counts.PAIRS)
+def test_other_forms_are_the_same(name: str) -> None:
+    pair = candidates.PAIRS[name](SIZES["quick"], 2)
     assert candidates.difference(pair.old(), pair.new()) < 1e-4
 
 
