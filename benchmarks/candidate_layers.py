@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from advcloak_jax.networks import products
-from advcloak_jax.networks.convolution import convolution
+from advcloak_jax.networks.convolution import convolution, upsample_conv
 from advcloak_jax.networks.layers import LayerNorm
+from advcloak_jax.recognizers import feature_maps
 from advcloak_jax.recognizers.depthwise import depthwise
 from benchmarks.candidate_parts import Pair, bound, by_all, noise
 from benchmarks.sizes import Size
@@ -123,6 +124,50 @@ def small_map(stage: int) -> Callable[[Size, int], Pair]:
     return make
 
 
+def upsampling(layer: int) -> Callable[[Size, int], Pair]:
+    """An upsampling of the generator: its product over three axes of pixels, against over pixels as rows."""
+
+    def make(size: Size, batch: int) -> Pair:
+        side, channels = size.image // 4 * 2**layer, size.generator * 4 // 2**layer
+        arguments = noise(batch, side, side, channels), noise(4, 4, channels, channels // 2, seed=1)
+
+        def over_axes(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            outputs = kernel.shape[-1]
+            taps = kernel.reshape(2, 2, 2, 2, channels, outputs)[:, ::-1, :, ::-1]
+            taps = taps.transpose(0, 2, 4, 1, 3, 5).reshape(4 * channels, 4 * outputs)
+            padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+            shifted = [padded[:, i : i + side + 1, j : j + side + 1] for i in range(2) for j in range(2)]
+            parities = jnp.concatenate(shifted, axis=-1) @ taps
+            parities = parities.reshape(batch, side + 1, side + 1, 2, 2, outputs).transpose(0, 1, 3, 2, 4, 5)
+            return parities.reshape(batch, 2 * side + 2, 2 * side + 2, outputs)[:, 1:-1, 1:-1]
+
+        return Pair(*(by_all(way, *arguments) for way in (over_axes, upsample_conv)))
+
+    return make
+
+
+def dropout_of_maps(size: Size, batch: int) -> Pair:
+    """Random numbers of 16 bits for the dropout of a feature map: a word for each, against two of a word.
+
+    They are other numbers; what is returned is whether each way drops its share.
+    """
+    keys, shape = jax.random.split(jax.random.key(0), 2), (batch, size.image // 2, size.image // 2, size.channels[0])
+    values = jnp.ones(shape)
+
+    def a_word_each(keys: jax.Array, values: jax.Array) -> jax.Array:
+        own = (shape[0] // 2, *shape[1:])
+        drawn = jax.vmap(lambda key: jax.random.bits(key, own, jnp.uint16))(keys).reshape(shape)
+        return jnp.where(drawn >= round(0.1 * 2**16), values / 0.9, 0)
+
+    def with_share(way: Callable[..., jax.Array], keys: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Array]:
+        made = way(keys, values)
+        return made, jnp.round(jnp.mean(made == 0), 1)
+
+    ways = (a_word_each, lambda keys, values: feature_maps.dropout(keys, 0.1)(values))
+    calls = [bound(functools.partial(with_share, way), keys, values) for way in ways]
+    return Pair(*(lambda call=call: call()[1] for call in calls))  # type: ignore[misc]
+
+
 PAIRS: dict[str, Callable[[Size, int], Pair]] = {
     "convolutions written out of a loop": scan_written_out,
     "strided convolution, 4x4": strided(1, 4),
@@ -131,6 +176,9 @@ PAIRS: dict[str, Callable[[Size, int], Pair]] = {
     "layer norm's gradients as a product": layer_norm,
     "depthwise convolution as shifted products": depthwise_shifted,
     "kernel gradient as a product for each tap": kernel_gradient,
+    "upsampling over rows of pixels, first": upsampling(0),
+    "upsampling over rows of pixels, second": upsampling(1),
+    "dropout's numbers two to a word": dropout_of_maps,
     "small map as products, third stage": small_map(2),
     "small map as products, last stage": small_map(3),
 }

@@ -88,6 +88,14 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     np.testing.assert_array_equal(np.asarray(dropout(keys, 0.1)(values)), made)
 
 
+def test_the_values_that_share_a_random_word_are_dropped_independently() -> None:
+    keys = jax.random.split(jax.random.key(1), 3)
+    made = np.asarray(dropout(keys, 0.3)(jnp.ones((3, 101, 101, 3)))).reshape(3, -1) == 0
+    words = made[:, 1 + made.shape[1] // 2 :]  # their second halves; the first ones lie in the same order in front
+    np.testing.assert_allclose(made.mean(1), 0.3, atol=0.01)
+    np.testing.assert_allclose((made[:, : words.shape[1]] & words).mean(1), 0.09, atol=0.01)
+
+
 def test_what_a_persons_maps_lose_does_not_depend_on_the_others() -> None:
     keys = jax.random.split(jax.random.key(0), 3)
     values = jnp.ones((6, 8, 8, 4))

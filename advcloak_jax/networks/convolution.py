@@ -150,7 +150,8 @@ def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     taps = taps.transpose(0, 2, 4, 1, 3, 5).reshape(4 * inputs, 4 * outputs)
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     shifted = [padded[:, i : i + height + 1, j : j + width + 1] for i in range(2) for j in range(2)]
-    parities = jnp.concatenate(shifted, axis=-1) @ taps
+    # Pixels as rows: with more axes, XLA would copy the cotangent transposed for the kernel's gradient.
+    parities = jnp.concatenate(shifted, axis=-1).reshape(-1, 4 * inputs) @ taps
     parities = parities.reshape(batch, height + 1, width + 1, 2, 2, outputs)
     full = parities.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height + 2, 2 * width + 2, outputs)
     return full[:, 1:-1, 1:-1]
