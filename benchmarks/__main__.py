@@ -22,6 +22,7 @@ SUBCOMMANDS = {
     "floors": "FLOP, bytes and floor times of networks and steps, and how far from them we are",
     "scaling": "bytes that devices exchange in a step, and weak scaling on simulated devices and processes",
     "candidates": "ways to make a step faster, old and new in turns",
+    "operations": "where the time of a step goes, by layers",
 }
 
 

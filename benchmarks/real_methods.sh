@@ -50,6 +50,12 @@ done
 ten=("${data[@]}" --split.protected 10 --timed 0 --cache "$out/cache")
 "$python" evaluate.py table "${ten[@]}" --surrogates "$out/y1" --targets "${targets[@]:0:5}" --out "$out/costly" \
   --methods fi-uap opom-convex-hull opom-convex-hull-dfanet sga-uap --baseline FI-UAP OPOM-ConvexHull
+# The same from both source models and with every variant, for six persons.
+six=("${data[@]}" --split.protected 6 --timed 0 --cache "$out/cache")
+"$python" evaluate.py table "${six[@]}" --surrogates "$out/y1" "$out/casia" --targets "${targets[@]}" --out "$out/dfanet" \
+  --methods fi-uap fi-uap-plus opom-class-centre opom-affine-hull opom-convex-hull fi-uap-dfanet fi-uap-plus-dfanet \
+  opom-class-centre-dfanet opom-affine-hull-dfanet opom-convex-hull-dfanet sga-uap \
+  --baseline FI-UAP FI-UAP+ OPOM-ClassCenter OPOM-AffineHull OPOM-ConvexHull
 "$python" evaluate.py table "${ten[@]}" --surrogates "$out/y1" "$out/casia" "$out/y1+$out/casia" \
   --methods opom-convex-hull --targets "${targets[@]:0:4}" --out "$out/ensemble"
 

@@ -161,7 +161,16 @@ def test_summaries_of_times() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["projection"], ["identification", "--no-peers"], ["inputs"], ["stages"], ["batches"], ["candidates"]]
+    "arguments",
+    [
+        ["projection"],
+        ["identification", "--no-peers"],
+        ["inputs"],
+        ["stages"],
+        ["batches"],
+        ["candidates"],
+        ["operations"],
+    ],
 )
 def test_runs(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "figures.json"
