@@ -169,7 +169,7 @@ def test_summaries_of_times() -> None:
         ["stages"],
         ["batches"],
         ["candidates"],
-        ["operations"],
+        ["operations", "--top", "1000"],
     ],
 )
 def test_runs(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
