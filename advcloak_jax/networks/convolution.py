@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from advcloak_jax.networks import products
+from advcloak_jax.networks import products, winograd
 
 
 def _plain_convolution(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -85,11 +85,13 @@ def convolution(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> j
     gradient of a convolution of at most 4 input channels), and the input gradient of a strided convolution is made
     without inserted zeros where that wastes no products, or where the output is smaller than the kernel: there XLA
     takes the output for the kernel, which was up to 18 times slower. The kernel's gradient of a convolution from 32 or
-    more channels to at most 4 is a matrix product, and so on CPUs is what `products` names. `padding` is at most k - 1.
-    Reverse mode only.
+    more channels to at most 4 is a matrix product, and so on CPUs is what `products` names; `winograd` names what takes
+    fewer products there. `padding` is at most k - 1. Reverse mode only.
     """
     if stride == 1 and kernel.shape[-1] <= 4:
         return _to_few_channels(x, kernel, padding)
+    if winograd.suits_forward(x, kernel, stride, padding):
+        return winograd.convolve(x, kernel, padding)
     if products.suits_forward(x, kernel, stride, padding):
         return products.by_product(x, kernel, stride, padding)
     return _plain_convolution(x, kernel, stride, padding)
@@ -105,11 +107,13 @@ def _convolution_backward(
     stride: int, padding: int, saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    if products.suits_input_gradient(kernel, cotangent, stride):
+    flipped, around = kernel[::-1, ::-1].swapaxes(2, 3), kernel.shape[0] - 1 - padding
+    if winograd.suits_forward(cotangent, flipped, stride, around):
+        by_input = winograd.convolve(cotangent, flipped, around)
+    elif products.suits_input_gradient(kernel, cotangent, stride):
         by_input = products.input_gradient(cotangent, kernel, (x.shape[1], x.shape[2]), stride, padding)
     elif stride == 1:
-        flipped = kernel[::-1, ::-1].swapaxes(2, 3)
-        by_input = convolution(cotangent, flipped, 1, kernel.shape[0] - 1 - padding)
+        by_input = convolution(cotangent, flipped, 1, around)
     elif kernel.shape[0] % stride == 0 or min(cotangent.shape[1:3]) < kernel.shape[0]:
         by_input = _strided_input_gradient(cotangent, kernel, (x.shape[1], x.shape[2]), stride, padding)
     else:
@@ -119,6 +123,8 @@ def _convolution_backward(
     if stride == 1 and kernel.shape[-1] <= 4 and kernel.shape[2] >= 32:
         return by_input, _few_channels_kernel_gradient(x, cotangent, kernel.shape[0], padding)
     if products.suits_kernel_gradient(kernel, cotangent):
+        if winograd.suits_kernel_gradient(kernel, cotangent, stride):
+            return by_input, winograd.kernel_gradient(x, cotangent, padding)
         return by_input, products.kernel_gradient(x, cotangent, kernel.shape[0], stride, padding)
     (by_kernel,) = jax.linear_transpose(lambda taps: _plain_convolution(x, taps, stride, padding), kernel)(cotangent)
     return by_input, by_kernel
