@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from benchmarks import hardware, report, timing, workloads
+from benchmarks import counts, hardware, report, timing, workloads
 from benchmarks.sizes import SIZES, STAGE_ONE, SUBSPACES
 
 COLUMNS = {
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> report.Outcome:
             notes.append(f"a batch of {batch} does not fit the device's memory.")
             break
         row: dict[str, Any] = {"batch": batch} | found.summary(step.items, steps=step.steps)
-        row["mfu"] = hardware.flops(step.compiled) / found.median / hardware.mfu_base(peak)
+        row["mfu"] = counts.step_flop(size) * step.items / found.median / hardware.mfu_base(peak)
         row["temporary_mib"] = step.compiled.memory_analysis().temp_size_in_bytes / 2**20
         rows.append(row)
     settings = {name: getattr(options, name) for name in ("stage", "size", "persons", "dtype", "dispatch", "repeats")}

@@ -12,7 +12,7 @@ from advcloak_jax.networks.convolution import convolution, upsample_conv
 from advcloak_jax.networks.layers import LayerNorm
 from advcloak_jax.recognizers import feature_maps
 from advcloak_jax.recognizers.depthwise import depthwise
-from benchmarks.candidate_parts import Pair, bound, by_all, noise
+from benchmarks.candidate_parts import Pair, bound, by_all, noise, without_winograd
 from benchmarks.sizes import Size
 
 SCANNED = 2
@@ -119,7 +119,22 @@ def small_map(stage: int) -> Callable[[Size, int], Pair]:
             made, pull_back = jax.vjp(lambda x: form(x, kernel, 1, 1), x)
             return made, pull_back(made)[0]
 
-        return Pair(*(bound(functools.partial(run, form), x, kernel) for form in (_by_xla, convolution)))
+        with without_winograd():
+            return Pair(*(bound(functools.partial(run, form), x, kernel) for form in (_by_xla, convolution)))
+
+    return make
+
+
+def fewer_multiplications(side: int, channels: Callable[[Size], int]) -> Callable[[Size, int], Pair]:
+    """A 3x3 convolution of maps of 1 / side of the image's size, with gradients: as before, against Winograd's."""
+
+    def make(size: Size, batch: int) -> Pair:
+        pixels, depth = size.image // side, channels(size)
+        arguments = noise(batch, pixels, pixels, depth), noise(3, 3, depth, depth, seed=1)
+        form = functools.partial(convolution, stride=1, padding=1)
+        with without_winograd():
+            old = by_all(form, *arguments)
+        return Pair(old, by_all(form, *arguments))
 
     return make
 
@@ -179,6 +194,10 @@ PAIRS: dict[str, Callable[[Size, int], Pair]] = {
     "upsampling over rows of pixels, first": upsampling(0),
     "upsampling over rows of pixels, second": upsampling(1),
     "dropout's numbers two to a word": dropout_of_maps,
+    "Winograd's convolution, residual block": fewer_multiplications(4, lambda size: 4 * size.generator),
+    "Winograd's convolution, first stage": fewer_multiplications(2, lambda size: size.channels[0]),
+    "Winograd's convolution, second stage": fewer_multiplications(4, lambda size: size.channels[1]),
+    "Winograd's convolution, third stage": fewer_multiplications(8, lambda size: size.channels[2]),
     "small map as products, third stage": small_map(2),
     "small map as products, last stage": small_map(3),
 }

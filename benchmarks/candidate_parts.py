@@ -1,8 +1,11 @@
 """Candidates that are measured on the part of a step they change. Each makes (size, images) -> the old and new way."""
 
 import functools
+import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,7 @@ import numpy as np
 import optax
 from jax import lax
 
+from advcloak_jax.networks import winograd
 from advcloak_jax.networks.convolution import convolution, upsample_conv
 from advcloak_jax.networks.generator import Generator
 from advcloak_jax.recognizers.recognizer import embed, normalise
@@ -44,6 +48,11 @@ def bound(function: Callable[..., Any], *arguments: Any, compiler: dict[str, Any
     """A compiled call; compiler: XLA's options by their names."""
     compiled = jax.jit(function).lower(*arguments).compile(compiler)
     return lambda: compiled(*arguments)
+
+
+def without_winograd() -> AbstractContextManager[Any]:
+    """What is traced inside has no convolution of Winograd's, as before there were any."""
+    return mock.patch.multiple(winograd, CHANNELS=math.inf, GRADIENT_CHANNELS=math.inf)
 
 
 def by_all(function: Callable[..., jax.Array], *arguments: Any) -> Callable[[], Any]:
@@ -97,7 +106,9 @@ def convolution_without_padding(size: Size, batch: int) -> Pair:
     def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    return Pair(by_all(plain, *arguments), by_all(lambda x, kernel: convolution(x, kernel, 1, 0), *arguments))
+    with without_winograd():
+        wider = by_all(lambda x, kernel: convolution(x, kernel, 1, 0), *arguments)
+    return Pair(by_all(plain, *arguments), wider)
 
 
 def one_generator_pass(size: Size, batch: int) -> Pair:

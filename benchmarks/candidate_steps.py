@@ -1,5 +1,6 @@
 """Candidates that are measured on a whole step. Each makes (size, images) -> the step as it was, and as it would be."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from advcloak_jax import subspace
 from advcloak_jax.networks import products
 from benchmarks import workloads
-from benchmarks.candidate_parts import NO_YNNPACK, OLD_FUSIONS, Pair
+from benchmarks.candidate_parts import NO_YNNPACK, OLD_FUSIONS, Pair, without_winograd
 from benchmarks.sizes import STAGE_ONE, Size
 
 
@@ -67,7 +68,19 @@ def without_products(kind: str) -> Callable[[Size, int], Pair]:
     """A step whose convolutions and gradients are all XLA's, against with those as matrix products that suit."""
 
     def make(size: Size, batch: int) -> Pair:
-        with mock.patch.object(products, "WORTHWHILE", float("inf")):
+        with without_winograd():
+            with mock.patch.object(products, "WORTHWHILE", math.inf):
+                old = _step(kind, size, batch)
+            return _pair(old, _step(kind, size, batch))
+
+    return make
+
+
+def fewer_multiplications(kind: str) -> Callable[[Size, int], Pair]:
+    """A step whose 3x3 convolutions multiply every pixel of a tile with every tap, against Winograd's that suit."""
+
+    def make(size: Size, batch: int) -> Pair:
+        with without_winograd():
             old = _step(kind, size, batch)
         return _pair(old, _step(kind, size, batch))
 
@@ -90,6 +103,8 @@ PAIRS: dict[str, Callable[[Size, int], Pair]] = {
     "projection's share of stage II": hull_projection,
     "convolutions as products, stage I": without_products(STAGE_ONE),
     "convolutions as products, stage II": without_products("convex-hull"),
+    "Winograd's convolutions, stage I": fewer_multiplications(STAGE_ONE),
+    "Winograd's convolutions, stage II": fewer_multiplications("convex-hull"),
     "flag: no YNNPACK convolutions, stage I": flag(*NO_YNNPACK, STAGE_ONE),
     "flag: no YNNPACK convolutions, stage II": flag(*NO_YNNPACK, "convex-hull"),
     "flag: older fusion kernels, stage I": flag(*OLD_FUSIONS, STAGE_ONE),

@@ -18,6 +18,7 @@ from advcloak_jax.jobs import recognizer
 from advcloak_jax.jobs.inputs import build_recognizer
 from advcloak_jax.recognizers import zoo
 from advcloak_jax.recognizers.recognizer import embed
+from advcloak_jax.training import flops
 from advcloak_jax.training.runs import code_version
 from benchmarks import hardware, report, timing
 
@@ -61,14 +62,15 @@ def measure(name: str, batch: int, repeats: int, dtype: Dtype, peak: float) -> d
     program = jax.jit(lambda variables, pictures: embed(module, variables, pictures)).lower(variables, pictures)
     compiled = program.compile()
     embedded = timing.measure(lambda: compiled(variables, pictures), repeats)
+    flop = flops.forward(module, config.image_size)
     return {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
-        "gflop_per_image": hardware.flops(compiled) / batch / 1e9,
+        "gflop_per_image": flop / 1e9,
         "first_training_step_seconds": training[0],
         "training_images_per_second": trained.rates(batch),
         "training_step_seconds": trained.summary(batch)["step_seconds"],
         "embedding_images_per_second": embedded.rates(batch),
-        "embedding_mfu": hardware.flops(compiled) / embedded.median / peak,
+        "embedding_mfu": flop * batch / embedded.median / peak,
     }
 
 

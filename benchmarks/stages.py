@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advcloak_jax.errors import UserError
-from benchmarks import energy, hardware, report, timing, workloads
+from benchmarks import counts, energy, hardware, report, timing, workloads
 from benchmarks.sizes import SIZES, STAGE_ONE, SUBSPACES, Size
 
 STAGES = (STAGE_ONE, *SUBSPACES)
@@ -130,15 +130,15 @@ def measure(kind: str, options: argparse.Namespace, size: Size, peers: list[str]
             differences[name] = comparison.agreement(first, [peer.step(number) for number in range(2)])
             calls[name] = peer
     timings = timing.alternate(calls, options.repeats)
-    flops = hardware.flops(ours.compiled) / ours.steps
+    needed = counts.step_flop(size)
     rows = []
     for name, found in timings.items():
         items, steps = (ours.items, ours.steps) if name == "ours" else (options.batch, 1)
         row: dict[str, Any] = {"stage": kind, "size": options.size, "batch": options.batch, "way": name}
         row |= found.summary(items, devices=len(devices), steps=steps)
         if name == "ours":
-            row["gflop_per_image"] = flops * len(devices) / options.batch / 1e9
-            row["mfu"] = flops * ours.steps / found.median / peak
+            row["gflop_per_image"] = needed / 1e9
+            row["mfu"] = needed * ours.items / len(devices) / found.median / peak
             if not options.quick and (used := energy.per_item(ours, ours.items)) is not None:
                 row["energy_per_image"] = used
         else:

@@ -58,9 +58,10 @@ def test_loses_about_a_digit() -> None:
         ((4, 28, 28, 128), (1, 1, 128, 128), 1, jnp.float32, False, False),
         ((4, 28, 28, 32), (3, 3, 32, 128), 1, jnp.float32, False, True),  # few channels
         ((4, 28, 28, 3), (3, 3, 3, 64), 1, jnp.float32, False, False),
-        ((1, 14, 14, 256), (3, 3, 256, 256), 1, jnp.float32, False, True),  # one image does not repay the transforms
+        ((1, 14, 14, 256), (3, 3, 256, 256), 1, jnp.float32, False, True),  # too few pixels
         ((32, 7, 7, 512), (3, 3, 512, 512), 1, jnp.float32, False, True),  # a small map
         ((4, 112, 112, 64), (3, 3, 64, 64), 1, jnp.float32, False, True),  # a large one
+        ((1, 28, 28, 256), (3, 3, 256, 256), 1, jnp.float32, False, True),  # one image
     ],
 )
 def test_chosen_by_shape(

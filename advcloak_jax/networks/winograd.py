@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax import export
 
 OF_TILE = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 """B^T."""
@@ -24,6 +25,8 @@ WORTHWHILE = 2**27
 """Multiply-adds of a whole batch's convolution from which on the transforms repay."""
 CHANNELS = 64
 """In and out, from which on they do: a pixel's transforms cost the same for few and for many."""
+GRADIENT_CHANNELS = 16
+"""In, from which on the kernel's gradient is the faster one: what it is compared with copies every tap's pixels."""
 SMALLEST_MAP, LARGEST_MAP = 144, 4096
 """Pixels of the output. Below, the kernel's transforms weigh too much; above, tiles and products, which take four times
 the memory of the maps, leave the caches: 1.1 times as fast was not worth that memory."""
@@ -34,9 +37,10 @@ Grid = list[list[jax.Array]]
 def suits_forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> bool:
     """Whether `convolve` is the faster form of a convolution, or of an input gradient written as one.
 
-    No where the number of images is unknown, as in exported networks: they go to other runtimes than XLA's.
+    No where the number of images is unknown, as in exported networks, which go to other runtimes than XLA's; and not of
+    a single image, of which the transforms seldom repay and a network's FLOP are counted (`training.flops`).
     """
-    if not _possible(kernel, stride, x.dtype) or jax.export.is_symbolic_dim(x.shape[0]):
+    if not _possible(kernel, stride, x.dtype) or export.is_symbolic_dim(x.shape[0]) or x.shape[0] == 1:
         return False
     pixels = math.prod(side + 2 * padding - 2 for side in x.shape[1:3])
     multiplied = x.shape[0] * pixels * math.prod(kernel.shape)
@@ -45,7 +49,7 @@ def suits_forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int) ->
 
 def suits_kernel_gradient(kernel: jax.Array, cotangent: jax.Array, stride: int) -> bool:
     """Whether `kernel_gradient` is a faster form than a product for each tap, where that is one at all."""
-    return _possible(kernel, stride, cotangent.dtype) and kernel.shape[2] >= 16
+    return _possible(kernel, stride, cotangent.dtype) and kernel.shape[2] >= GRADIENT_CHANNELS
 
 
 def _possible(kernel: jax.Array, stride: int, dtype: jnp.dtype) -> bool:
