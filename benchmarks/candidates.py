@@ -7,22 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import (
-    candidate_counts,
-    candidate_layers,
-    candidate_norms,
-    candidate_parts,
-    candidate_steps,
-    report,
-    timing,
-)
+from benchmarks import candidate_counts, candidate_layers, candidate_parts, candidate_steps, report, timing
 from benchmarks.sizes import SIZES
 
-PAIRS: dict[str, Callable[[Any, int], candidate_parts.Pair]] = {
-    name: pair
-    for module in (candidate_parts, candidate_layers, candidate_norms, candidate_steps, candidate_counts)
-    for name, pair in module.PAIRS.items()
-}
+PAIRS: dict[str, Callable[[Any, int], candidate_parts.Pair]] = (
+    candidate_parts.PAIRS | candidate_layers.PAIRS | candidate_steps.PAIRS | candidate_counts.PAIRS
+)
 COLUMNS = {
     "candidate": "candidate",
     "old ms": "old_ms:.2f",

@@ -3,8 +3,6 @@
 import re
 from typing import NamedTuple
 
-from advcloak_jax.networks import moments
-
 WIDTH = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "s32": 4, "u32": 4, "f32": 4}
 WIDTH |= {"s64": 8, "u64": 8, "f64": 8}
 
@@ -32,20 +30,6 @@ def exchanged(program: str) -> dict[str, Exchange]:
         size = sum(arrays) // 2 if match["start"] and match["name"] != "all-reduce" else sum(arrays)
         before = found.get(match["name"], Exchange(0, 0))
         found[match["name"]] = Exchange(before.operations + 1, before.bytes + size)
-    return found
-
-
-def statistics(program: str, devices: int) -> int:
-    """Bytes of the all-reduced batch statistics: [devices, 2, C], a part for each device.
-
-    XLA may join their exchanges with others, whose arrays have other shapes.
-    """
-    found = 0
-    for line in program.splitlines():
-        match = _LINE.search(line)
-        if match is not None and moments.EVERY_DEVICE in line:
-            arrays = _ARRAY.findall(match["shape"])
-            found += sum(_bytes(kind, shape) for kind, shape in arrays if shape.startswith(f"{devices},2,"))
     return found
 
 

@@ -78,13 +78,11 @@ def main(told: dict[str, Any]) -> None:
 
 def describe(kind: str, devices: int, batch: int, step: workloads.Workload, found: timing.Timing) -> dict[str, Any]:
     """A row: rates, and what each device exchanges in a step."""
-    text = step.compiled.as_text()
-    exchanged = collectives.exchanged(text)
+    exchanged = collectives.exchanged(step.compiled.as_text())
     reduced = exchanged.get("all-reduce", collectives.Exchange(0, 0))
     row: dict[str, Any] = {"stage": kind, "devices": devices, "processes": jax.process_count(), "batch": batch}
     row |= found.summary(batch, devices=devices)
     row |= {"all_reduces": reduced.operations, "all_reduced_mb": reduced.bytes / 1e6}
-    row["all_reduced_mb_for_each_device"] = collectives.statistics(text, devices) / devices / 1e6
     row["collectives"] = {name: one._asdict() for name, one in exchanged.items()}
     return row
 

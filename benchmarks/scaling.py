@@ -18,13 +18,11 @@ COLUMNS = {
     "efficiency": "efficiency:.2f",
     "all-reduces": "all_reduces",
     "MB all-reduced": "all_reduced_mb:.2f",
-    "of which for each device": "all_reduced_mb_for_each_device:.3f",
 }
 PREDICTED = {
     "stage": "stage",
     "interconnect": "interconnect",
     "devices": "devices",
-    "MB all-reduced": "all_reduced_mb:.2f",
     "exchange ms": "exchange_ms:.2f",
     "efficiency, nothing overlapped": "efficiency:.3f",
 }
@@ -80,7 +78,8 @@ def run(options: argparse.Namespace) -> report.Outcome:
         for row in apart:
             row["efficiency"] = row["images_per_second_per_device"] / apart[0]["images_per_second_per_device"]
         rows += apart
-        predicted += predict(kind, own[-1], options.step_ms / 1e3)
+        most = own[-1]
+        predicted += predict(kind, most["all_reduced_mb"] * 1e6, most["all_reduces"], options.step_ms / 1e3)
     settings = {name: getattr(options, name) for name in ("size", "batch", "step_ms", "repeats")}
     settings["interconnects"] = {
         name: {"bytes_per_second": bandwidth, "turn_seconds": latency}
@@ -105,23 +104,17 @@ def measure(
     return processes.describe(kind, devices, batch, step, timing.measure(step, options.repeats))
 
 
-def predict(kind: str, counted: dict[str, Any], step: float) -> list[dict[str, Any]]:
-    """Efficiency of weak scaling: the step alone over the step and its exchange.
-
-    counted: a row of `processes.describe`; of its bytes, batch statistics hold a part for each device.
-    """
+def predict(kind: str, size: float, operations: int, step: float) -> list[dict[str, Any]]:
+    """Efficiency of weak scaling: the step alone over the step and its exchange."""
     rows = []
     for name, (bandwidth, latency, most) in INTERCONNECTS.items():
         for count in COUNTS:
             if count > most:
                 continue
-            more = (count - counted["devices"]) * counted["all_reduced_mb_for_each_device"]
-            size = (counted["all_reduced_mb"] + more) * 1e6
             exchange = min(
-                way(size, count, bandwidth, latency, counted["all_reduces"])
+                way(size, count, bandwidth, latency, operations)
                 for way in (collectives.ring_seconds, collectives.tree_seconds)
             )
-            row = {"stage": kind, "interconnect": name, "devices": count, "all_reduced_mb": size / 1e6}
-            row |= {"exchange_ms": exchange * 1e3, "efficiency": step / (step + exchange)}
-            rows.append(row)
+            row = {"stage": kind, "interconnect": name, "devices": count, "exchange_ms": exchange * 1e3}
+            rows.append(row | {"efficiency": step / (step + exchange)})
     return rows

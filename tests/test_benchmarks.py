@@ -20,7 +20,6 @@ from benchmarks import __main__ as command
 from benchmarks import (
     candidate_counts,
     candidate_layers,
-    candidate_norms,
     candidates,
     collectives,
     counts,
@@ -144,13 +143,9 @@ def test_the_step_exchanges_its_gradients() -> None:
     faces = workloads.noise_faces(4, size.image, 2)
     step = workloads.stage(STAGE_ONE, size, faces, variables, devices=jax.local_devices()[:2])
     trained = sum(leaf.size for v in variables[:2] for leaf in jax.tree.leaves(v["params"]))
-    text = step.compiled.as_text()
-    reduced = collectives.exchanged(text)["all-reduce"].bytes
+    reduced = collectives.exchanged(step.compiled.as_text())["all-reduce"].bytes
     # Beside the gradients: batch statistics and five metrics, a hundredth.
     assert 4 * trained <= reduced < 4.4 * trained
-    # Of batch statistics each device sends two numbers a channel and norm, the discriminator's of each of its passes.
-    sizes = [sum(leaf.size for leaf in jax.tree.leaves(v["batch_stats"])) for v in variables[:2]]
-    assert collectives.statistics(text, 2) == 2 * 4 * (sizes[0] + 3 * sizes[1])
     assert step.traced().flop == pytest.approx(4 / 2 * counts.step_flop(size), rel=0.2)
     assert hardware.flops(step.compiled) > 0
 
@@ -214,7 +209,7 @@ def test_a_folded_surrogate_is_the_surrogate() -> None:
     np.testing.assert_allclose(made, want, rtol=1e-4, atol=1e-4 * float(jnp.abs(want).max()))
 
 
-@pytest.mark.parametrize("name", candidate_layers.PAIRS | candidate_norms.PAIRS | candidate_counts.PAIRS)
+@pytest.mark.parametrize("name", candidate_layers.PAIRS | candidate_counts.PAIRS)
 def test_other_forms_are_the_same(name: str) -> None:
     pair = candidates.PAIRS[name](SIZES["quick"], 2)
     assert candidates.difference(pair.old(), pair.new()) < 1e-4

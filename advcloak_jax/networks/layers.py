@@ -7,7 +7,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from advcloak_jax.networks.batch_normalise import batch_normalise
 from advcloak_jax.networks.convolution import flax_convolution, upsample_conv
 
 Dtype = Any
@@ -81,20 +80,30 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
 
-        if not train:
-            inverse = jax.lax.rsqrt(running_var.value + self.epsilon)
-            return ((x.astype(jnp.float32) - running_mean.value) * (inverse * scale) + bias).astype(x.dtype)
+        values = x.astype(jnp.float32)
+        mean, var = running_mean.value, running_var.value
+        if train:
+            mean, var, count = self._batch_statistics(values)
+            if not self.is_initializing():
+                unbiased = var * (count / max(count - 1, 1))
+                running_mean.value += self.momentum * (mean - running_mean.value)
+                running_var.value += self.momentum * (unbiased - running_var.value)
+        return ((values - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias).astype(x.dtype)
 
+    def _batch_statistics(self, values: jax.Array) -> tuple[jax.Array, jax.Array, int]:
+        """Mean [C], biased variance [C] and number of values per channel, over every device of the axis."""
+        axes = tuple(range(values.ndim - 1))
+        count = values.size // values.shape[-1]
+        mean = values.mean(axes)
+        var = jnp.square(values - mean).mean(axes)
         # The axis is not bound while the variables are made.
-        axis = None if self.is_initializing() else self.axis_name
-        devices = 1 if axis is None else jax.lax.axis_size(axis)
-        y, mean, var = batch_normalise(x, scale, bias, self.epsilon, axis if devices > 1 else None)
-        if not self.is_initializing():
-            count = devices * (x.size // channels)
-            unbiased = var * (count / max(count - 1, 1))
-            running_mean.value += self.momentum * (mean - running_mean.value)
-            running_var.value += self.momentum * (unbiased - running_var.value)
-        return y
+        if self.axis_name is None or self.is_initializing() or jax.lax.axis_size(self.axis_name) == 1:
+            return mean, var, count
+        # Combined from centred parts, in two exchanges: E[x^2] - E[x]^2 would cancel. One exchange, with means counted
+        # from the running one, was tried: it lost digits wherever a batch is far from that.
+        overall = jax.lax.pmean(mean, self.axis_name)
+        var = jax.lax.pmean(var + jnp.square(mean - overall), self.axis_name)
+        return overall, var, count * jax.lax.axis_size(self.axis_name)
 
 
 def instance_norm(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:

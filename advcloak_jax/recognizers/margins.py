@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from advcloak_jax.networks import moments
 from advcloak_jax.recognizers.recognizer import normalise
 
 PyTree = Any
@@ -180,7 +179,8 @@ def update_norms(norms: Norms, sizes: jax.Array, rate: float, axis: str | None) 
     mean = sizes.mean()
     var, count = jnp.square(sizes - mean).mean(), sizes.size
     if axis is not None:
-        mean, var = moments.over_devices(mean, var, axis)
+        overall = lax.pmean(mean, axis)
+        var, mean = lax.pmean(var + jnp.square(mean - overall), axis), overall
         count *= lax.axis_size(axis)
     std = jnp.sqrt(var * (count / max(count - 1, 1)))
     return Norms(norms.mean + rate * (mean - norms.mean), norms.std + rate * (std - norms.std))
