@@ -25,7 +25,7 @@ ELEMENTWISE = 0.05
 
 
 def by_xla(function: Callable[..., Any], *arguments: Any) -> float:
-    """Operations of the program as it is lowered, before any optimisation, with convolutions as the layers have them."""
+    """Operations of the program as it is lowered, before any optimisation, with convolutions as their layers are."""
     with mock.patch.multiple(winograd, CHANNELS=math.inf, GRADIENT_CHANNELS=math.inf):
         found = jax.jit(function).lower(*arguments).cost_analysis()
     assert found is not None
