@@ -1,9 +1,7 @@
 """Counted operations against XLA's own count of the lowered program, and against counts by hand."""
 
-import math
 from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import flax.linen as nn
 import jax
@@ -12,13 +10,13 @@ import optax
 import pytest
 from test_precision import on_one_device
 
-from advcloak_jax.networks import winograd
 from advcloak_jax.networks.discriminator import Discriminator
 from advcloak_jax.networks.generator import Generator
 from advcloak_jax.recognizers import margins, recognizer, zoo
 from advcloak_jax.recognizers.layers import DepthwiseConv
 from advcloak_jax.training import device_peaks, flops, state, steps
 from advcloak_jax.training.recognizer_step import recognizer_step
+from benchmarks.candidate_parts import without_winograd
 
 ELEMENTWISE = 0.05
 """XLA counts norms and activations too: at most so much of the whole."""
@@ -26,7 +24,7 @@ ELEMENTWISE = 0.05
 
 def by_xla(function: Callable[..., Any], *arguments: Any) -> float:
     """Operations of the program as it is lowered, before any optimisation, with convolutions as their layers are."""
-    with mock.patch.multiple(winograd, CHANNELS=math.inf, GRADIENT_CHANNELS=math.inf):
+    with without_winograd():
         found = jax.jit(function).lower(*arguments).cost_analysis()
     assert found is not None
     return float(found["flops"])
