@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from advcloak_jax import subspace
-from advcloak_jax.networks import products
+from advcloak_jax.networks import products, winograd
 from benchmarks import workloads
 from benchmarks.candidate_parts import NO_YNNPACK, OLD_FUSIONS, Pair, without_winograd
 from benchmarks.sizes import STAGE_ONE, Size
@@ -87,6 +87,20 @@ def fewer_multiplications(kind: str) -> Callable[[Size, int], Pair]:
     return make
 
 
+def kernels_as_they_lie(kind: str) -> Callable[[Size, int], Pair]:
+    """A step whose input gradients transform kernels turned round, against the kernels as they lie."""
+
+    def turned(cotangent: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+        return winograd.convolve(cotangent, kernel[::-1, ::-1].swapaxes(2, 3), 2 - padding)
+
+    def make(size: Size, batch: int) -> Pair:
+        with mock.patch.object(winograd, "input_gradient", turned):
+            old = _step(kind, size, batch)
+        return _pair(old, _step(kind, size, batch))
+
+    return make
+
+
 def flag(name: str, value: Any, kind: str) -> Callable[[Size, int], Pair]:
     """A step compiled as XLA does by itself, against with an option of its own."""
 
@@ -105,6 +119,8 @@ PAIRS: dict[str, Callable[[Size, int], Pair]] = {
     "convolutions as products, stage II": without_products("convex-hull"),
     "Winograd's convolutions, stage I": fewer_multiplications(STAGE_ONE),
     "Winograd's convolutions, stage II": fewer_multiplications("convex-hull"),
+    "kernels transformed as they lie, stage I": kernels_as_they_lie(STAGE_ONE),
+    "kernels transformed as they lie, stage II": kernels_as_they_lie("convex-hull"),
     "flag: no YNNPACK convolutions, stage I": flag(*NO_YNNPACK, STAGE_ONE),
     "flag: no YNNPACK convolutions, stage II": flag(*NO_YNNPACK, "convex-hull"),
     "flag: older fusion kernels, stage I": flag(*OLD_FUSIONS, STAGE_ONE),

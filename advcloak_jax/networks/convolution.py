@@ -107,13 +107,12 @@ def _convolution_backward(
     stride: int, padding: int, saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    flipped, around = kernel[::-1, ::-1].swapaxes(2, 3), kernel.shape[0] - 1 - padding
-    if winograd.suits_forward(cotangent, flipped, stride, around):
-        by_input = winograd.convolve(cotangent, flipped, around)
+    if winograd.suits_input_gradient(cotangent, kernel, stride, padding):
+        by_input = winograd.input_gradient(cotangent, kernel, padding)
     elif products.suits_input_gradient(kernel, cotangent, stride):
         by_input = products.input_gradient(cotangent, kernel, (x.shape[1], x.shape[2]), stride, padding)
     elif stride == 1:
-        by_input = convolution(cotangent, flipped, 1, around)
+        by_input = convolution(cotangent, kernel[::-1, ::-1].swapaxes(2, 3), 1, kernel.shape[0] - 1 - padding)
     elif kernel.shape[0] % stride == 0 or min(cotangent.shape[1:3]) < kernel.shape[0]:
         by_input = _strided_input_gradient(cotangent, kernel, (x.shape[1], x.shape[2]), stride, padding)
     else:

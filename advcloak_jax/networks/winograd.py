@@ -35,7 +35,7 @@ Grid = list[list[jax.Array]]
 
 
 def suits_forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> bool:
-    """Whether `convolve` is the faster form of a convolution, or of an input gradient written as one.
+    """Whether `convolve` is the faster form of a convolution.
 
     No where the number of images is unknown, as in exported networks, which go to other runtimes than XLA's; and not of
     a single image, of which the transforms seldom repay and a network's FLOP are counted (`training.flops`).
@@ -45,6 +45,11 @@ def suits_forward(x: jax.Array, kernel: jax.Array, stride: int, padding: int) ->
     pixels = math.prod(side + 2 * padding - 2 for side in x.shape[1:3])
     multiplied = x.shape[0] * pixels * math.prod(kernel.shape)
     return min(kernel.shape[2:]) >= CHANNELS and SMALLEST_MAP <= pixels <= LARGEST_MAP and multiplied >= WORTHWHILE
+
+
+def suits_input_gradient(cotangent: jax.Array, kernel: jax.Array, stride: int, padding: int) -> bool:
+    """Whether `input_gradient` is the faster form of a convolution's gradient by its input: a convolution too."""
+    return suits_forward(cotangent, kernel, stride, 2 - padding)
 
 
 def suits_kernel_gradient(kernel: jax.Array, cotangent: jax.Array, stride: int) -> bool:
@@ -58,13 +63,31 @@ def _possible(kernel: jax.Array, stride: int, dtype: jnp.dtype) -> bool:
 
 def convolve(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     """Stride-1 convolution [B, H, W, I] -> [B, h, w, O] with `kernel` [3, 3, I, O] and zeros on every side."""
-    batch, outputs = x.shape[0], kernel.shape[-1]
+    return _convolve(x, kernel, padding, inputs_axis=0)
+
+
+def input_gradient(cotangent: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    """The gradient [B, H, W, I] by the input of a stride-1 convolution, from that by the output [B, h, w, O].
+
+    It is a convolution with the kernel flipped, whose inputs are O. The products read the kernel's transforms as they
+    lie, [I, O]: to turn it round first took as long as all else where kernels are large.
+    """
+    return _convolve(cotangent, kernel[::-1, ::-1], 2 - padding, inputs_axis=1)
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, padding: int, inputs_axis: int) -> jax.Array:
+    """Convolution of x with a kernel whose inputs are the first (0) or the second (1) of its axes of channels."""
+    batch, outputs = x.shape[0], kernel.shape[3 - inputs_axis]
     height, width = (side + 2 * padding - 2 for side in x.shape[1:3])
     rows, columns = _tiles((height, width))
     tiles = _transform(OF_TILE, _pixels_of_tiles(x, padding, rows, columns))
     weights = _transform(OF_KERNEL, [list(row) for row in kernel])
+    shared = (((1,), (inputs_axis,)), ((), ()))
     products = [
-        [tile.reshape(-1, tile.shape[-1]) @ weight for tile, weight in zip(*pair, strict=True)]
+        [
+            jax.lax.dot_general(tile.reshape(-1, tile.shape[-1]), weight, shared)
+            for tile, weight in zip(*pair, strict=True)
+        ]
         for pair in zip(tiles, weights, strict=True)
     ]
     found = _transform(TO_PIXELS, products)
