@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from advcloak_jax.training import heap
 
 PROGRAM = """
-import functools, resource, sys
+import functools, pathlib, resource, sys
 import jax, jax.numpy as jnp
 from advcloak_jax.training import heap
 
@@ -25,21 +26,37 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(4):
     program().block_until_ready()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+rollup = pathlib.Path("/proc/self/smaps_rollup")
+lines = rollup.read_text().splitlines() if rollup.exists() else []
+print(*[line.split()[1] for line in lines if line.startswith("AnonHugePages")])
 """
 
 
-def faults(way: str) -> int:
-    """Page faults of four calls."""
-    ended = subprocess.run([sys.executable, "-c", PROGRAM, way], capture_output=True, text=True, check=True)
-    return int(ended.stdout)
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+def measured(way: str, *limits: str) -> list[int]:
+    """Page faults of four calls and, where Linux tells, KiB in huge pages. `limits` are the shell's, set before."""
+    command = " && ".join([*limits, 'exec "$0" "$@"'])
+    program = ["sh", "-c", command, sys.executable, "-c", PROGRAM, way]
+    return [int(word) for word in subprocess.run(program, capture_output=True, text=True, check=True).stdout.split()]
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_buffers_are_faulted_in_once() -> None:
     # 16 MB are 4,096 pages of 4 KiB, or 8 of 2 MiB.
-    given_back, kept = faults("as it is"), faults("kept")
+    given_back, kept = measured("as it is")[0], measured("kept")[0]
     assert given_back >= 4 * 8
     assert kept < given_back / 4
+
+
+@pytest.mark.skipif(
+    not HUGE_PAGES.exists() or "[never]" in HUGE_PAGES.read_text(), reason="huge pages are off or unknown here"
+)
+def test_kept_memory_lies_in_huge_pages_unless_addresses_are_limited() -> None:
+    assert measured("kept")[1] >= 64 * 1024  # the four buffers
+    if "[madvise]" in HUGE_PAGES.read_text():
+        assert measured("kept", "ulimit -d 4000000")[1] < 64 * 1024
 
 
 @pytest.mark.parametrize(
@@ -50,7 +67,9 @@ def test_accelerators_are_left_alone(
     named: str, plugins: list[str], is_cpu: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[int] = []
-    monkeypatch.setattr(heap.ctypes, "CDLL", lambda _: mock.Mock(mallopt=lambda name, _: told.append(name) or 1))
+    library = mock.Mock(mallopt=lambda name, _: told.append(name) or 1)
+    library.malloc.return_value = None  # the system may grant no addresses
+    monkeypatch.setattr(heap.ctypes, "CDLL", lambda _: library)
     monkeypatch.setattr(heap.platform, "libc_ver", lambda: ("glibc", "2.36"))
     monkeypatch.setattr(heap.importlib.metadata, "entry_points", lambda group: plugins)
     monkeypatch.setattr(heap.importlib.util, "find_spec", lambda name: None)
