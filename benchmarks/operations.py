@@ -3,6 +3,7 @@
 import argparse
 import collections
 import re
+import statistics
 import tempfile
 import time
 from collections.abc import Mapping
@@ -78,6 +79,8 @@ def run(options: argparse.Namespace) -> report.Outcome:
 def profile(step: workloads.Workload, repeats: int) -> tuple[dict[str, float], float]:
     """Seconds in a step of each instruction of the program by its name, and of the step itself under the profiler.
 
+    An instruction's are the median of its times in all steps, times how often a step has it: one whose memory the
+    system had to find first takes many times as long.
     Raises UserError where the profiler of this JAX tells nothing about this device's operations.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -86,17 +89,17 @@ def profile(step: workloads.Workload, repeats: int) -> tuple[dict[str, float], f
             for _ in range(repeats):
                 jax.block_until_ready(step())
             wall = time.perf_counter() - began
-        found: collections.Counter[str] = collections.Counter()
+        found: dict[str, list[float]] = collections.defaultdict(list)
         for path in Path(folder).rglob("*.xplane.pb"):
             for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
                 for line in plane.lines:
                     for event in line.events:
                         name = dict(event.stats).get("hlo_op")
                         if name is not None:
-                            found[str(name)] += event.duration_ns * 1e-9
+                            found[str(name)].append(event.duration_ns * 1e-9)
     if not found:
         raise UserError(f"JAX's profiler names no operations on {jax.devices()[0].platform}; use another device.")
-    return {name: total / repeats for name, total in found.items()}, wall / repeats
+    return {name: statistics.median(times) * len(times) / repeats for name, times in found.items()}, wall / repeats
 
 
 def operations(program: str) -> dict[str, Operation]:
