@@ -54,9 +54,9 @@ def test_buffers_are_faulted_in_once() -> None:
     not HUGE_PAGES.exists() or "[never]" in HUGE_PAGES.read_text(), reason="huge pages are off or unknown here"
 )
 def test_kept_memory_lies_in_huge_pages_unless_addresses_are_limited() -> None:
-    assert measured("kept")[1] >= 64 * 1024  # the four buffers
+    assert measured("kept")[1] >= 16 * 1024  # of four buffers as large, should memory be in pieces
     if "[madvise]" in HUGE_PAGES.read_text():
-        assert measured("kept", "ulimit -d 4000000")[1] < 64 * 1024
+        assert measured("kept", "ulimit -d 4000000")[1] < 16 * 1024
 
 
 @pytest.mark.parametrize(
