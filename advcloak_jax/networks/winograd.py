@@ -125,8 +125,6 @@ def _pixels_of_tiles(x: jax.Array, padding: int, rows: int, columns: int) -> Gri
     ]
     x = jnp.pad(x, ((0, 0), *sides, (0, 0)))
     parities = x.reshape(x.shape[0], rows + 1, STEP, columns + 1, STEP, x.shape[-1]).transpose(2, 4, 0, 1, 3, 5)
-    # Every other pixel is gathered once, for else each of the 16 sums over tiles would gather its own.
-    parities = jax.lax.optimization_barrier(parities)
 
     def seen(i: int, j: int) -> jax.Array:
         return parities[i % STEP, j % STEP, :, i // STEP : i // STEP + rows, j // STEP : j // STEP + columns]
