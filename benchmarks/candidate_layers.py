@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from advcloak_jax.networks import products
-from advcloak_jax.networks.convolution import convolution, upsample_conv
+from advcloak_jax.networks.convolution import convolution, oblong, pointwise, upsample_conv
 from advcloak_jax.networks.layers import LayerNorm
 from advcloak_jax.recognizers import feature_maps
 from advcloak_jax.recognizers.depthwise import depthwise
@@ -103,7 +103,7 @@ def kernel_gradient(size: Size, batch: int) -> Pair:
         return jax.linear_transpose(lambda kernel: _by_xla(x, kernel, 1, 1), kernel)(cotangent)[0]
 
     def by_taps(x: jax.Array, cotangent: jax.Array) -> jax.Array:
-        return products.kernel_gradient(x, cotangent, 3, 1, 1)
+        return products.kernel_gradient(x, cotangent, (3, 3), 1, (1, 1))
 
     return Pair(*(bound(way, x, cotangent) for way in (by_xla, by_taps)))
 
@@ -137,6 +137,29 @@ def fewer_multiplications(side: int, channels: Callable[[Size], int]) -> Callabl
         return Pair(old, by_all(form, *arguments))
 
     return make
+
+
+def pointwise_product(size: Size, batch: int) -> Pair:
+    """A 1x1 convolution between the surrogate's first two stages, with gradients: XLA's, against as a product."""
+    side = size.image // 2
+    arguments = noise(batch, side, side, size.channels[0]), noise(1, 1, *size.channels[:2], seed=1)
+    ways = (functools.partial(_by_xla, stride=1, padding=0), functools.partial(pointwise, strides=(1, 1)))
+    return Pair(*(by_all(way, *arguments) for way in ways))
+
+
+def oblong_kernel(size: Size, batch: int) -> Pair:
+    """A 7x1 convolution of Inception-ResNet-v2's second stage, with gradients: by its kernel XLA's, against products.
+
+    Its map is that of a 112 x 112 image; its channels are in the proportion of the size.
+    """
+    inputs, outputs = (channels * size.channels[0] // 64 for channels in (160, 192))
+    arguments = noise(batch, 27, 23, inputs), noise(7, 1, inputs, outputs, seed=1)
+
+    def by_xla(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        sides = [(2, 2), (1, 1)]
+        return lax.conv_general_dilated(x, kernel, (1, 1), sides, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    return Pair(*(by_all(way, *arguments) for way in (by_xla, functools.partial(oblong, padding=(2, 1)))))
 
 
 def upsampling(layer: int) -> Callable[[Size, int], Pair]:
@@ -191,6 +214,8 @@ PAIRS: dict[str, Callable[[Size, int], Pair]] = {
     "layer norm's gradients as a product": layer_norm,
     "depthwise convolution as shifted products": depthwise_shifted,
     "kernel gradient as a product for each tap": kernel_gradient,
+    "1x1 convolution as a product": pointwise_product,
+    "7x1 kernel gradient as products": oblong_kernel,
     "upsampling over rows of pixels, first": upsampling(0),
     "upsampling over rows of pixels, second": upsampling(1),
     "dropout's numbers two to a word": dropout_of_maps,

@@ -10,7 +10,7 @@ import pytest
 from golden.fill import uniform
 
 from advcloak_jax.networks import products
-from advcloak_jax.networks.convolution import convolution
+from advcloak_jax.networks.convolution import convolution, oblong, pointwise
 
 
 def by_xla(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -43,7 +43,7 @@ def test_products_equal_the_convolution_and_its_gradients(
     answers = {
         "forward": (products.by_product(x, taps, stride, padding), expected),
         "input": (products.input_gradient(cotangent, taps, size, stride, padding), by_input),
-        "kernel": (products.kernel_gradient(x, cotangent, kernel, stride, padding), by_kernel),
+        "kernel": (products.kernel_gradient(x, cotangent, (kernel, kernel), stride, (padding, padding)), by_kernel),
     }
     for name, (got, want) in answers.items():
         assert got.dtype == dtype, name
@@ -51,6 +51,61 @@ def test_products_equal_the_convolution_and_its_gradients(
         np.testing.assert_allclose(
             got.astype(jnp.float32), want, atol=scale * (1e-5 if dtype == jnp.float32 else 2e-2), err_msg=name
         )
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "padding"),
+    [
+        ((27, 23), (7, 1), (2, 1)),  # as Inception-ResNet-v2 has them
+        ((25, 25), (1, 7), (1, 2)),
+        ((12, 12), (3, 1), (1, 0)),
+        ((5, 6), (1, 3), (0, 1)),
+    ],
+)
+@pytest.mark.parametrize("channels", [(24, 40), (3, 5)])
+def test_oblong_equals_the_convolution_and_its_gradients(
+    size: tuple[int, int], kernel: tuple[int, int], padding: tuple[int, int], channels: tuple[int, int]
+) -> None:
+    x = jnp.asarray(uniform("oblong.x", (2, *size, channels[0])))
+    taps = jnp.asarray(uniform("oblong.taps", (*kernel, *channels)))
+    sides = [(zeros, zeros) for zeros in padding]
+
+    def plain(x: jax.Array, taps: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(x, taps, (1, 1), sides, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    assert_same_with_gradients(lambda x, taps: oblong(x, taps, padding), plain, x, taps)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="products are chosen on CPUs only")
+@pytest.mark.parametrize(("channels", "expected"), [(64, 2), (8, 3)])
+def test_large_oblong_kernels_have_their_gradient_as_products(channels: int, expected: int) -> None:
+    def gradients(x: jax.Array, kernel: jax.Array) -> Any:
+        made, pull = jax.vjp(lambda x, kernel: oblong(x, kernel, (2, 1)), x, kernel)
+        return made, pull(made)
+
+    assert convolutions(gradients, (1, 27, 23, channels), (7, 1, channels, channels)) == expected
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (1, 3)])
+def test_pointwise_equals_the_convolution_and_its_gradients(strides: tuple[int, int]) -> None:
+    x = jnp.asarray(uniform("pointwise.x", (2, 6, 7, 5)))
+    kernel = jnp.asarray(uniform("pointwise.kernel", (1, 1, 5, 3)))
+
+    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(x, kernel, strides, "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    assert_same_with_gradients(lambda x, kernel: pointwise(x, kernel, strides), plain, x, kernel)
+    assert convolutions(lambda x, kernel: pointwise(x, kernel, strides), x.shape, kernel.shape) == 0
+
+
+def assert_same_with_gradients(form: Callable[..., Any], plain: Callable[..., Any], *arguments: jax.Array) -> None:
+    """Both give the same, and the same gradients for a cotangent that differs from pixel to pixel."""
+    got, pull = jax.vjp(form, *arguments)
+    expected, pull_plain = jax.vjp(plain, *arguments)
+    np.testing.assert_allclose(got, expected, atol=1e-5 * float(jnp.abs(expected).max()))
+    cotangent = jnp.asarray(uniform("cotangent", expected.shape))
+    for found, wanted in zip(pull(cotangent), pull_plain(cotangent), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5 * float(jnp.abs(wanted).max()))
 
 
 def convolutions(function: Callable[..., Any], *shapes: tuple[int, ...]) -> int:

@@ -124,7 +124,7 @@ def _convolution_backward(
     if products.suits_kernel_gradient(kernel, cotangent):
         if winograd.suits_kernel_gradient(kernel, cotangent, stride):
             return by_input, winograd.kernel_gradient(x, cotangent, padding)
-        return by_input, products.kernel_gradient(x, cotangent, kernel.shape[0], stride, padding)
+        return by_input, products.kernel_gradient(x, cotangent, kernel.shape[:2], stride, (padding, padding))
     (by_kernel,) = jax.linear_transpose(lambda taps: _plain_convolution(x, taps, stride, padding), kernel)(cotangent)
     return by_input, by_kernel
 
@@ -132,11 +132,71 @@ def _convolution_backward(
 convolution.defvjp(_convolution_forward, _convolution_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def oblong(x: jax.Array, kernel: jax.Array, padding: tuple[int, int]) -> jax.Array:
+    """Stride-1 convolution [B, H, W, I] -> [B, h, w, O] with `kernel` [k, l, I, O], k other than l, by XLA's sums.
+
+    The kernel's gradient is what `products` names, because XLA's on CPUs can take forty times as long (7x1 with a
+    column of padding). `padding`: zeros above and below, left and right. Reverse mode only.
+    """
+    return _plain_oblong(x, kernel, padding)
+
+
+def _plain_oblong(x: jax.Array, kernel: jax.Array, padding: tuple[int, int]) -> jax.Array:
+    sides = [(zeros, zeros) for zeros in padding]
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), sides, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _oblong_forward(
+    x: jax.Array, kernel: jax.Array, padding: tuple[int, int]
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return oblong(x, kernel, padding), (x, kernel)
+
+
+def _oblong_backward(
+    padding: tuple[int, int], saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    (by_input,) = jax.linear_transpose(lambda values: _plain_oblong(values, kernel, padding), x)(cotangent)
+    if products.suits_kernel_gradient(kernel, cotangent):
+        return by_input, products.kernel_gradient(x, cotangent, kernel.shape[:2], 1, padding)
+    (by_kernel,) = jax.linear_transpose(lambda taps: _plain_oblong(x, taps, padding), kernel)(cotangent)
+    return by_input, by_kernel
+
+
+oblong.defvjp(_oblong_forward, _oblong_backward)
+
+
 def flax_convolution(
     x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]], **_: Any
 ) -> jax.Array:
     """`convolution` as `flax.linen.Conv` calls it, for square kernels, even padding, no dilation and no groups."""
     return convolution(x, kernel, strides[0], padding[0][0])
+
+
+def pointwise(x: jax.Array, kernel: jax.Array, strides: Sequence[int]) -> jax.Array:
+    """A 1x1 convolution [B, H, W, I] -> [B, h, w, O] with `kernel` [1, 1, I, O], as a matrix product of pixels.
+
+    On CPUs the gradient of XLA's by the kernel takes 3 to 18 times as long, and its others up to twice.
+    """
+    if max(strides) > 1:
+        x = x[:, :: strides[0], :: strides[1]]
+    # Pixels as rows: with more axes, XLA would copy the cotangent transposed for the kernel's gradient.
+    return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:3], kernel.shape[-1])
+
+
+def flax_pointwise(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]], **_: Any
+) -> jax.Array:
+    """`pointwise` as `flax.linen.Conv` calls it, for 1x1 kernels without padding and groups."""
+    return pointwise(x, kernel, strides)
+
+
+def flax_oblong(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]], **_: Any
+) -> jax.Array:
+    """`oblong` as `flax.linen.Conv` calls it, for even padding, no stride, no dilation and no groups."""
+    return oblong(x, kernel, (padding[0][0], padding[1][0]))
 
 
 def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:

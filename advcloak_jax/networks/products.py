@@ -5,6 +5,9 @@ import math
 import jax
 import jax.numpy as jnp
 
+Pair = tuple[int, ...]
+"""Rows and columns."""
+
 WORTHWHILE = 2**20
 """Multiply-adds of a convolution of one image from which on another form repays that it compiles longer."""
 JOINED = 128
@@ -32,20 +35,20 @@ def suits_kernel_gradient(kernel: jax.Array, cotangent: jax.Array) -> bool:
 def _worthwhile(kernel: jax.Array, pixels: tuple[int, ...]) -> bool:
     """By the size of the output alone: the number of images may be unknown, where a network is exported."""
     multiplied = math.prod(kernel.shape) * math.prod(pixels)
-    return jax.default_backend() == "cpu" and kernel.shape[0] > 1 and multiplied >= WORTHWHILE
+    return jax.default_backend() == "cpu" and max(kernel.shape[:2]) > 1 and multiplied >= WORTHWHILE
 
 
-def _taps(x: jax.Array, size: int, stride: int, padding: int) -> list[list[jax.Array]]:
-    """For each tap (i, j) of a kernel the pixels of x [B, H, W, I] that it sees: size x size of [B, h, w, I]."""
-    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    last = [(pixels - size) // stride * stride + 1 for pixels in x.shape[1:3]]
-    columns = range(size)
-    return [[x[:, i : i + last[0] : stride, j : j + last[1] : stride] for j in columns] for i in range(size)]
+def _taps(x: jax.Array, size: Pair, stride: int, padding: Pair) -> list[list[jax.Array]]:
+    """For each tap (i, j) of a kernel the pixels of x [B, H, W, I] that it sees: rows x columns of [B, h, w, I]."""
+    x = jnp.pad(x, ((0, 0), *((zeros, zeros) for zeros in padding), (0, 0)))
+    last = [(pixels - taps) // stride * stride + 1 for pixels, taps in zip(x.shape[1:3], size, strict=True)]
+    rows, columns = (range(taps) for taps in size)
+    return [[x[:, i : i + last[0] : stride, j : j + last[1] : stride] for j in columns] for i in rows]
 
 
 def by_product(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     """Convolution [B, H, W, I] -> [B, h, w, O] with `kernel` [k, k, I, O]: one product of all taps' channels."""
-    taps = [tap for row in _taps(x, kernel.shape[0], stride, padding) for tap in row]
+    taps = [tap for row in _taps(x, kernel.shape[:2], stride, (padding, padding)) for tap in row]
     return jnp.concatenate(taps, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
@@ -61,16 +64,16 @@ def input_gradient(
     return found
 
 
-def kernel_gradient(x: jax.Array, cotangent: jax.Array, size: int, stride: int, padding: int) -> jax.Array:
-    """The gradient [k, k, I, O] by the kernel, from that by the output [B, h, w, O]: a product for each tap.
+def kernel_gradient(x: jax.Array, cotangent: jax.Array, size: Pair, stride: int, padding: Pair) -> jax.Array:
+    """The gradient [*size, I, O] by the kernel, from that by the output [B, h, w, O]: a product for each tap.
 
     A tap's gradient is the product of the pixels that it sees, transposed, with the cotangent. The taps of a row are
-    one product where their channels are few.
+    one product where their channels are few. `padding`: zeros above and below, left and right.
     """
     inputs, outputs = x.shape[-1], cotangent.shape[-1]
     rows = _taps(x, size, stride, padding)
-    if size * inputs <= JOINED:
+    if size[1] * inputs <= JOINED:
         rows = [[jnp.concatenate(row, axis=-1)] for row in rows]
     flat = cotangent.reshape(-1, outputs)
     products = [seen.reshape(-1, seen.shape[-1]).T @ flat for row in rows for seen in row]
-    return jnp.concatenate(products).reshape(size, size, inputs, outputs)
+    return jnp.concatenate(products).reshape(*size, inputs, outputs)

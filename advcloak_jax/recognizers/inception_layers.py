@@ -1,7 +1,7 @@
 """What the Inception-ResNets share: convolution + BatchNorm, side-by-side branches, scaled residual blocks, pooling."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from advcloak_jax.errors import UserError
-from advcloak_jax.networks.convolution import convolution
+from advcloak_jax.networks.convolution import convolution, flax_oblong, flax_pointwise
 from advcloak_jax.networks.layers import KAIMING_NORMAL, BatchNorm, Dtype
 from advcloak_jax.recognizers.layers import scaled_channels
 
@@ -93,7 +93,6 @@ class ConvNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """[B, H, W, I] -> [B, h, w, channels], in `dtype`; h = (H + 2 * padding - kernel) // stride + 1."""
-        square = self.kernel[0] == self.kernel[1] > 1 and self.padding[0] == self.padding[1]
         x = nn.Conv(
             self.channels,
             self.kernel,
@@ -101,12 +100,21 @@ class ConvNorm(nn.Module):
             padding=[(zeros, zeros) for zeros in self.padding],
             use_bias=False,
             kernel_init=KAIMING_NORMAL,
-            conv_general_dilated=_square_convolution if square else None,
+            conv_general_dilated=self._form(),
             dtype=self.dtype,
             name="conv",
         )(x)
         x = BatchNorm(epsilon=EPSILON, axis_name=self.axis_name, name="norm")(x, train=train)
         return nn.relu(x) if self.activate else x
+
+    def _form(self) -> Callable[..., jax.Array] | None:
+        """The fast one for these sizes; None, XLA's, where there is none."""
+        rows, columns = self.kernel
+        if rows != columns:
+            return flax_oblong if self.stride == 1 else None
+        if self.padding[0] != self.padding[1]:
+            return None
+        return _square_convolution if rows > 1 else flax_pointwise
 
 
 class Branches(nn.Module):
@@ -161,6 +169,13 @@ class ResidualBlock(nn.Module):
                 y, train=train
             )
         else:
-            y = nn.Conv(x.shape[-1], (1, 1), kernel_init=KAIMING_NORMAL, dtype=self.dtype, name="project")(y)
+            y = nn.Conv(
+                x.shape[-1],
+                (1, 1),
+                kernel_init=KAIMING_NORMAL,
+                conv_general_dilated=flax_pointwise,
+                dtype=self.dtype,
+                name="project",
+            )(y)
         y = y * self.scale + x
         return nn.relu(y) if self.activate else y

@@ -1,14 +1,11 @@
 """What the recognisers share: channel counts, PReLU, depthwise convolution, dropout, the embedding head."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from advcloak_jax.networks.convolution import flax_convolution
+from advcloak_jax.networks.convolution import flax_convolution, flax_pointwise
 from advcloak_jax.networks.layers import KAIMING_NORMAL, BatchNorm, Dtype
 from advcloak_jax.recognizers.depthwise import depthwise
 
@@ -16,15 +13,6 @@ from advcloak_jax.recognizers.depthwise import depthwise
 def scaled_channels(channels: int, width: float) -> int:
     """`channels` times `width`, rounded to a multiple of 8, at least 8."""
     return max(8, 8 * round(channels * width / 8))
-
-
-def _pointwise(
-    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Sequence[tuple[int, int]], **_: Any
-) -> jax.Array:
-    """A 1x1 convolution as `flax.linen.Conv` calls it, as a matrix product: on CPUs XLA's gradient of it is faster."""
-    if max(strides) > 1:
-        x = x[:, :: strides[0], :: strides[1]]
-    return x @ kernel[0, 0]
 
 
 def conv(
@@ -38,7 +26,7 @@ def conv(
         padding=[(kernel // 2, kernel // 2)] * 2,
         use_bias=False,
         kernel_init=KAIMING_NORMAL,
-        conv_general_dilated=flax_convolution if kernel > 1 else _pointwise,
+        conv_general_dilated=flax_convolution if kernel > 1 else flax_pointwise,
         dtype=dtype,
         name=name,
     )

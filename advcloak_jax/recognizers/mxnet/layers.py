@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from advcloak_jax.networks.convolution import convolution
+from advcloak_jax.networks.convolution import convolution, pointwise
 from advcloak_jax.networks.layers import KAIMING_NORMAL, Dtype
 from advcloak_jax.recognizers.depthwise import Pair, depthwise
 from advcloak_jax.recognizers.mxnet.attributes import Attributes
@@ -34,8 +34,7 @@ def convolve(attributes: Attributes, inputs: Sequence[Value], dtype: Dtype) -> V
     if groups == outputs and inputs_per_group == 1 and is_undilated and few_taps:
         made = depthwise(x, kernel[:, :, 0], stride, padding)
     elif groups == 1 and kernel_size == (1, 1) and padding == (0, 0):
-        # A matrix product, whose gradient is one too: XLA's for a strided convolution is slow on CPUs.
-        made = (x if stride == (1, 1) else x[:, :: stride[0], :: stride[1]]) @ kernel[0, 0]
+        made = pointwise(x, kernel, stride)
     elif groups == 1 and is_undilated and is_square and padding[0] < kernel_size[0] > 1:
         made = convolution(x, kernel, stride[0], padding[0])
     else:
