@@ -12,6 +12,7 @@ from state_dicts import filled, shapes_of
 
 from advcloak_jax.networks.torch_weights import TENSOR_OF_LEAF, TorchLayer
 from advcloak_jax.recognizers.convention import Convention
+from advcloak_jax.recognizers.inception_layers import ConvNorm
 from advcloak_jax.recognizers.inception_resnet_v1 import InceptionResNetV1
 from advcloak_jax.recognizers.inception_resnet_v2 import InceptionResNetV2
 from advcloak_jax.recognizers.torch_names.inception_resnet import LAYOUTS, facenet_layers
@@ -66,3 +67,32 @@ def test_training_equals_the_pytorch_twin(module: nn.Module, name: str, batch: i
         tensor = f"{layers['/'.join(path[1:-1])].name}.{TENSOR_OF_LEAF[path[-1]]}"
         running[tensor] = (value * uniform(f"{tensor}.weights", value.shape)).sum()
     np.testing.assert_allclose([running[key] for key in sorted(running)], answers["running"], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "padding", "stride"),
+    [
+        ((1, 1), (0, 0), 1),
+        ((1, 1), (0, 0), 2),
+        ((1, 1), (1, 1), 1),
+        ((3, 3), (1, 1), 1),
+        ((3, 3), (0, 0), 1),
+        ((3, 3), (0, 0), 2),
+        ((3, 3), (1, 0), 1),
+        ((7, 1), (2, 1), 1),
+        ((1, 7), (1, 2), 2),
+    ],
+)
+def test_every_form_of_a_convolution_equals_xlas(
+    kernel: tuple[int, int], padding: tuple[int, int], stride: int
+) -> None:
+    x, taps = uniform("form.x", (2, 9, 10, 3)), uniform("form.taps", (*kernel, 3, 4))
+    module = ConvNorm(4, kernel, padding, stride, activate=False)
+    norm = {"scale": np.ones(4, np.float32), "bias": np.zeros(4, np.float32)}
+    running = {"mean": np.zeros(4, np.float32), "var": np.full(4, 1 - 1e-3, np.float32)}
+    variables = {"params": {"conv": {"kernel": taps}, "norm": norm}, "batch_stats": {"norm": running}}
+    sides = [(zeros, zeros) for zeros in padding]
+    expected = jax.lax.conv_general_dilated(
+        x, taps, (stride, stride), sides, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(module.apply(variables, x, train=False), expected, atol=1e-5)

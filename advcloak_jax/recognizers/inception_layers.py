@@ -112,9 +112,9 @@ class ConvNorm(nn.Module):
         rows, columns = self.kernel
         if rows != columns:
             return flax_oblong if self.stride == 1 else None
-        if self.padding[0] != self.padding[1]:
-            return None
-        return _square_convolution if rows > 1 else flax_pointwise
+        if rows == 1:
+            return flax_pointwise if self.padding == (0, 0) else None
+        return _square_convolution if self.padding[0] == self.padding[1] else None
 
 
 class Branches(nn.Module):
