@@ -101,6 +101,60 @@ def test_pointwise_equals_the_convolution_and_its_gradients(strides: tuple[int, 
     assert convolutions(lambda x, kernel: pointwise(x, kernel, strides), x.shape, kernel.shape) == 0
 
 
+@pytest.mark.parametrize("rows", [12, 13])
+@pytest.mark.parametrize("over", [(1, 0), (1, 1), (0, 0), (0, 1)])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_product_multiplies_over_any_axes_and_sums_in_float32(rows: int, over: tuple[int, int], dtype: Any) -> None:
+    a = jnp.asarray(uniform("product.a", (rows, 7)), dtype)
+    shape = [3, 3]
+    shape[over[1]] = a.shape[over[0]]
+    b = jnp.asarray(uniform("product.b", tuple(shape)), dtype)
+    exact_a, exact_b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    found = products.product(a, b, over)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, np.tensordot(exact_a, exact_b, ([over[0]], [over[1]])), atol=1e-5)
+
+
+def test_multiply_rounds_bfloat16_only_at_the_end_and_has_the_gradients_of_a_product() -> None:
+    a = jnp.asarray(uniform("multiply.a", (64, 200)), jnp.bfloat16)
+    b = jnp.asarray(uniform("multiply.b", (200, 32)), jnp.bfloat16)
+    exact, pull = jax.vjp(jnp.matmul, a.astype(jnp.float32), b.astype(jnp.float32))
+    got, ours = jax.vjp(products.multiply, a, b)
+    cotangent = jnp.asarray(uniform("multiply.cotangent", exact.shape), jnp.bfloat16)
+    for found, wanted in zip((got, *ours(cotangent)), (exact, *pull(cotangent.astype(jnp.float32))), strict=True):
+        assert found.dtype == jnp.bfloat16
+        # Half a unit in the last of 8 bits, and what float32's sums lose.
+        np.testing.assert_allclose(found.astype(jnp.float32), wanted, rtol=2**-8, atol=1e-4)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="products are chosen on CPUs only")
+def test_bfloat16_kernel_gradients_read_their_pixels_along_rows_once_compiled() -> None:
+    """XLA's fast product does, and XLA would take a plain transpose back into the slow one."""
+    x = jax.ShapeDtypeStruct((4, 16, 16, 64), jnp.bfloat16)
+    gradient = jax.jit(lambda x, cotangent: products.kernel_gradient(x, cotangent, (4, 4), 2, (1, 1)))
+    text = gradient.lower(x, jax.ShapeDtypeStruct((4, 8, 8, 128), jnp.bfloat16)).compile().as_text()
+    assert "lhs_contracting_dims={1}" in text
+    assert "lhs_contracting_dims={0}" not in text
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="products are chosen on CPUs only")
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride", "float32", "bfloat16"),
+    [
+        ((4, 56, 56, 128), (4, 4, 128, 256), 2, False, True),  # as the generator encodes
+        ((4, 112, 112, 64), (4, 4, 64, 128), 2, False, False),
+        ((4, 14, 14, 512), (3, 3, 512, 512), 2, True, True),
+        ((4, 14, 14, 16), (3, 3, 16, 16), 1, False, False),
+    ],
+)
+def test_more_convolutions_are_one_product_in_bfloat16(
+    shape: tuple[int, ...], kernel: tuple[int, ...], stride: int, float32: bool, bfloat16: bool
+) -> None:
+    for dtype, expected in ((jnp.float32, float32), (jnp.bfloat16, bfloat16)):
+        x, taps = jax.ShapeDtypeStruct(shape, dtype), jax.ShapeDtypeStruct(kernel, dtype)
+        assert products.suits_forward(x, taps, stride, 1) is expected
+
+
 def assert_same_with_gradients(form: Callable[..., Any], plain: Callable[..., Any], *arguments: jax.Array) -> None:
     """Both give the same, and the same gradients for a cotangent that differs from pixel to pixel."""
     got, pull = jax.vjp(form, *arguments)

@@ -73,8 +73,8 @@ def _few_channels_kernel_gradient(x: jax.Array, cotangent: jax.Array, size: int,
     taps = range(size - 1, -1, -1)
     columns = jnp.concatenate([padded[:, :, j : j + width] for j in taps], axis=-1)
     shifts = jnp.concatenate([columns[:, i : i + height] for i in taps], axis=-1)
-    products = x.reshape(-1, inputs).T @ shifts.reshape(batch * height * width, -1)
-    return products.reshape(inputs, size, size, -1).transpose(1, 2, 0, 3)
+    found = products.product(x.reshape(-1, inputs), shifts.reshape(batch * height * width, -1), (0, 0))
+    return found.reshape(inputs, size, size, -1).transpose(1, 2, 0, 3).astype(x.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -182,7 +182,7 @@ def pointwise(x: jax.Array, kernel: jax.Array, strides: Sequence[int]) -> jax.Ar
     if max(strides) > 1:
         x = x[:, :: strides[0], :: strides[1]]
     # Pixels as rows: with more axes, XLA would copy the cotangent transposed for the kernel's gradient.
-    return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:3], kernel.shape[-1])
+    return products.multiply(x.reshape(-1, x.shape[-1]), kernel[0, 0]).reshape(*x.shape[:3], kernel.shape[-1])
 
 
 def flax_pointwise(
@@ -216,7 +216,7 @@ def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     shifted = [padded[:, i : i + height + 1, j : j + width + 1] for i in range(2) for j in range(2)]
     # Pixels as rows: with more axes, XLA would copy the cotangent transposed for the kernel's gradient.
-    parities = jnp.concatenate(shifted, axis=-1).reshape(-1, 4 * inputs) @ taps
+    parities = products.multiply(jnp.concatenate(shifted, axis=-1).reshape(-1, 4 * inputs), taps)
     parities = parities.reshape(batch, height + 1, width + 1, 2, 2, outputs)
     full = parities.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height + 2, 2 * width + 2, outputs)
     return full[:, 1:-1, 1:-1]

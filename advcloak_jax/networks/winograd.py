@@ -3,7 +3,8 @@
 Winograd's F(2x2, 3x3) (Lavin & Gray 2016): a tile of 4x4 pixels d and a kernel g give 2x2 pixels as
 A^T [(G g G^T) * (B^T d B)] A, where * multiplies 16 pairs and the rest are sums. Of all tiles and channels each of the
 16 is one matrix product. The gradient by the kernel is that of the same formula, with as many multiplications. Its
-coefficients are 0, 1/2 and 1, so that float32 loses about a digit; less exact numbers are not for it.
+coefficients are 0, 1/2 and 1, so that float32 loses about a digit. Of bfloat16 the sums are float32 and only what is
+multiplied is rounded, which makes an error about twice that of a direct sum of bfloat16 products.
 """
 
 import math
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax import export
+
+from advcloak_jax.networks.products import product
 
 OF_TILE = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 """B^T."""
@@ -58,7 +61,8 @@ def suits_kernel_gradient(kernel: jax.Array, cotangent: jax.Array, stride: int) 
 
 
 def _possible(kernel: jax.Array, stride: int, dtype: jnp.dtype) -> bool:
-    return kernel.shape[0] == 3 and stride == 1 and dtype == jnp.float32 and jax.default_backend() == "cpu"
+    known = dtype in (jnp.float32, jnp.bfloat16)
+    return kernel.shape[0] == 3 and stride == 1 and known and jax.default_backend() == "cpu"
 
 
 def convolve(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
@@ -80,17 +84,16 @@ def _convolve(x: jax.Array, kernel: jax.Array, padding: int, inputs_axis: int) -
     batch, outputs = x.shape[0], kernel.shape[3 - inputs_axis]
     height, width = (side + 2 * padding - 2 for side in x.shape[1:3])
     rows, columns = _tiles((height, width))
-    tiles = _transform(OF_TILE, _pixels_of_tiles(x, padding, rows, columns))
-    weights = _transform(OF_KERNEL, [list(row) for row in kernel])
-    shared = (((1,), (inputs_axis,)), ((), ()))
+    tiles = _transform(OF_TILE, _pixels_of_tiles(x, padding, rows, columns), x.dtype)
+    weights = _transform(OF_KERNEL, [list(row) for row in kernel], x.dtype)
     products = [
         [
-            jax.lax.dot_general(tile.reshape(-1, tile.shape[-1]), weight, shared)
+            product(tile.reshape(-1, tile.shape[-1]), weight, (1, inputs_axis))
             for tile, weight in zip(*pair, strict=True)
         ]
         for pair in zip(tiles, weights, strict=True)
     ]
-    found = _transform(TO_PIXELS, products)
+    found = _transform(TO_PIXELS, products, x.dtype)
     joined = [jnp.concatenate(row, axis=-1).reshape(batch, rows, STEP * columns, outputs) for row in found]
     return jnp.stack(joined, axis=2).reshape(batch, STEP * rows, STEP * columns, outputs)[:, :height, :width]
 
@@ -101,16 +104,16 @@ def kernel_gradient(x: jax.Array, cotangent: jax.Array, padding: int) -> jax.Arr
     missing = [(0, STEP * count - side) for count, side in zip((rows, columns), cotangent.shape[1:3], strict=True)]
     pulls = jnp.pad(cotangent, ((0, 0), *missing, (0, 0)))
     of_pixels = [[pulls[:, i::STEP, j::STEP] for j in range(STEP)] for i in range(STEP)]
-    tiles = _transform(OF_TILE, _pixels_of_tiles(x, padding, rows, columns))
-    pulls_of_products = _transform(_transposed(TO_PIXELS), of_pixels)
+    tiles = _transform(OF_TILE, _pixels_of_tiles(x, padding, rows, columns), x.dtype)
+    pulls_of_products = _transform(_transposed(TO_PIXELS), of_pixels, x.dtype)
     products = [
         [
-            tile.reshape(-1, tile.shape[-1]).T @ pull.reshape(-1, pull.shape[-1])
+            product(tile.reshape(-1, tile.shape[-1]), pull.reshape(-1, pull.shape[-1]), (0, 0))
             for tile, pull in zip(*pair, strict=True)
         ]
         for pair in zip(tiles, pulls_of_products, strict=True)
     ]
-    return jnp.stack([jnp.stack(row) for row in _transform(_transposed(OF_KERNEL), products)])
+    return jnp.stack([jnp.stack(row) for row in _transform(_transposed(OF_KERNEL), products, x.dtype)])
 
 
 def _tiles(size: Sequence[int]) -> list[int]:
@@ -132,10 +135,11 @@ def _pixels_of_tiles(x: jax.Array, padding: int, rows: int, columns: int) -> Gri
     return [[seen(i, j) for j in range(TILE)] for i in range(TILE)]
 
 
-def _transform(matrix: Sequence[Sequence[float]], values: Grid) -> Grid:
-    """matrix * values * matrix^T, written out as sums of arrays."""
-    once = [[_combine(row, column) for column in zip(*values, strict=True)] for row in matrix]
-    return [[_combine(row, of_row) for row in matrix] for of_row in once]
+def _transform(matrix: Sequence[Sequence[float]], values: Grid, dtype: jnp.dtype) -> Grid:
+    """matrix * values * matrix^T, written out as sums of arrays, in float32; what they come to in `dtype`."""
+    exact = [[value.astype(jnp.float32) for value in row] for row in values]
+    once = [[_combine(row, column) for column in zip(*exact, strict=True)] for row in matrix]
+    return [[_combine(row, of_row).astype(dtype) for row in matrix] for of_row in once]
 
 
 def _combine(factors: Sequence[float], values: Sequence[jax.Array]) -> jax.Array:

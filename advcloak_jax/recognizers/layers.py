@@ -123,7 +123,7 @@ class Head(nn.Module):
         x = BatchNorm(axis_name=self.axis_name, name="norm_map")(x, train=train)
         x = Dropout(self.dropout, self.axis_name)(x, train=train)
         x = x.reshape(x.shape[0], -1)
-        x = nn.Dense(self.embedding_size, kernel_init=nn.initializers.xavier_uniform(), dtype=self.dtype, name="dense")(
-            x
-        )
+        # Of a batch of faces a CPU takes longer to round this kernel than to multiply it.
+        dtype = jnp.float32 if jax.default_backend() == "cpu" else self.dtype
+        x = nn.Dense(self.embedding_size, kernel_init=nn.initializers.xavier_uniform(), dtype=dtype, name="dense")(x)
         return BatchNorm(axis_name=self.axis_name, name="norm_embedding")(x.astype(jnp.float32), train=train)
