@@ -13,8 +13,8 @@ WORTHWHILE = 2**20
 JOINED = 128
 """Channels of a kernel row's taps that are joined for one product; with more, copying them costs what it saves."""
 CHANNELS_PER_ROW, CHANNELS_PER_ROW_BFLOAT16 = 16, 4
-"""Channels in for each row of the output from which on `by_product` is faster; there, bfloat16 is copied and multiplied
-in half the time, by XLA's convolution it is not."""
+"""Channels in for each row of the output from which on `by_product` is faster: fewer of bfloat16, which it copies and
+multiplies in half the time where XLA's convolution does not."""
 
 
 def product(a: jax.Array, b: jax.Array, over: tuple[int, int] = (1, 0)) -> jax.Array:
