@@ -88,7 +88,7 @@ class Generator(nn.Module):
             inputs = scale * self.width
         for i in range(self.blocks):
             block = ResidualBlock(self.dtype, self.axis_name, name=f"block_{i}")
-            x = run_block(block, x, remat=self.remat, train=train)
+            x = run_block(block, x, remat=self.remat, written=False, train=train)
         for i, scale in enumerate((2, 1)):
             x = UpsampleConv(scale * self.width, self.dtype, name=f"decode_{i}")(x)
             x = nn.relu(self._layer_norm(x, name=f"decode_norm_{i}"))

@@ -64,5 +64,5 @@ class MobileNet(nn.Module):
                 self.axis_name,
                 name=f"block_{i}",
             )
-            x = run_block(block, x, remat=self.remat, train=train)
+            x = run_block(block, x, remat=self.remat, written=False, train=train)
         return Head(self.embedding_size, self.dropout, self.dtype, self.axis_name, name="head")(x, train=train)
