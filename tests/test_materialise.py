@@ -45,8 +45,7 @@ def flop(units: int, written: bool) -> float:
     variables = jax.eval_shape(chain.init, jax.random.key(0), x)
 
     def loss(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
-        given = {"params": params, "batch_stats": variables["batch_stats"]}
-        statistics = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), given["batch_stats"])
+        statistics = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), variables["batch_stats"])
         made, _ = chain.apply({"params": params, "batch_stats": statistics}, x, mutable=["batch_stats"])
         return jnp.square(made).mean()
 
