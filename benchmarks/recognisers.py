@@ -23,6 +23,8 @@ from advcloak_jax.training.runs import code_version
 from benchmarks import hardware, report, timing
 
 IDENTITIES = 16
+WARM_UP = 6
+"""Training steps before those that are timed: the first compiles, and memory may grow in those behind it."""
 
 
 def noise_faces(batch: int, size: int) -> FaceSet:
@@ -38,7 +40,7 @@ def measure(name: str, batch: int, repeats: int, dtype: Dtype, peak: float) -> d
     config = RecognizerConfig(
         architecture=name,
         batch=batch,
-        steps=repeats + 1,
+        steps=WARM_UP + repeats,
         dtype=dtype,
         steps_per_dispatch=1,
         devices=1,
@@ -49,12 +51,12 @@ def measure(name: str, batch: int, repeats: int, dtype: Dtype, peak: float) -> d
     faces = noise_faces(batch, config.image_size)
     job = recognizer.build(config, faces, make_split(faces, config.split))
     state, training = job.state, []
-    for step in range(repeats + 1):
+    for step in range(WARM_UP + repeats):
         began = time.perf_counter()
         state, metrics = job.advance(state, step, 1)
         jax.block_until_ready((state, metrics))
         training.append(time.perf_counter() - began)
-    trained = timing.Timing(training[0], tuple(training[1:]))
+    trained = timing.Timing(training[0], tuple(training[WARM_UP:]))
 
     module = build_recognizer(config, dtype=dtype, axis_name=None)
     variables = {"params": state.params["backbone"], "batch_stats": state.batch_stats}
