@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from advcloak_jax.errors import UserError
-from benchmarks import counts, energy, hardware, report, timing, workloads
+from benchmarks import counts, energy, handover, hardware, report, timing, workloads
 from benchmarks.sizes import SIZES, STAGE_ONE, SUBSPACES, Size
 
 STAGES = (STAGE_ONE, *SUBSPACES)
@@ -31,6 +31,8 @@ COLUMNS = {
     "MFU": "mfu:.2f",
     "differs": "difference:.1e",
     "ours is": "ours_is_faster.median:.2f",
+    "near": "ours_is_faster_near.median:.2f",
+    "far": "ours_is_faster_far.median:.2f",
 }
 
 
@@ -62,6 +64,8 @@ def run(options: argparse.Namespace) -> report.Outcome:
     notes = [
         f"MFU: of {hardware.mfu_base(peak) / 1e9:,.0f} GFLOP/s, the published peak or else the measured matrix rate.",
         "ours is: how many times faster our step is than that way's, medians of calls made in turns.",
+        "near, far: of the turns in which cores handed values to each other as fast as ever, and in which they did not "
+        "(at one cache and at two; a virtual machine may move between them).",
     ]
     figures = {"matrix_rate": peak, "rows": rows}
     if peers:
@@ -129,14 +133,24 @@ def measure(kind: str, options: argparse.Namespace, size: Size, peers: list[str]
             peer = comparison.Peer(kind, size, faces, comparison.stages.WAYS[name], platform)
             differences[name] = comparison.agreement(first, [peer.step(number) for number in range(2)])
             calls[name] = peer
-    timings = timing.alternate(calls, options.repeats)
+    readings: list[float] = []
+
+    def read() -> None:
+        if devices[0].platform == "cpu" and not options.quick and (taken := handover.read()) is not None:
+            readings.append(taken)
+
+    timings = timing.alternate(calls, options.repeats, between=read)
+    places = handover.places(readings) if readings else {}
     needed = counts.step_flop(size)
     rows = []
     for name, found in timings.items():
         items, steps = (ours.items, ours.steps) if name == "ours" else (options.batch, 1)
         row: dict[str, Any] = {"stage": kind, "size": options.size, "batch": options.batch, "way": name}
         row |= found.summary(items, devices=len(devices), steps=steps)
+        for place, turns in places.items():
+            row[f"images_per_second_{place}"] = timing.chosen(found, turns).rates(items)
         if name == "ours":
+            row["hand_over_ns"] = readings
             row["gflop_per_image"] = needed / 1e9
             row["mfu"] = needed * ours.items / len(devices) / found.median / peak
             if not options.quick and (used := energy.per_item(ours, ours.items)) is not None:
@@ -147,5 +161,8 @@ def measure(kind: str, options: argparse.Namespace, size: Size, peers: list[str]
             row["same_outputs"] = differences[name] <= max(TOLERANCE[precise], TOLERANCE[options.dtype])
             if row["same_outputs"]:
                 row["ours_is_faster"] = timing.per_item(timings["ours"], found, ours.items, items)
+                for place, turns in places.items():
+                    alike = (timing.chosen(one, turns) for one in (timings["ours"], found))
+                    row[f"ours_is_faster_{place}"] = timing.per_item(*alike, ours.items, items) | {"turns": len(turns)}
         rows.append(row)
     return rows

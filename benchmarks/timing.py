@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -45,10 +45,17 @@ def clock(call: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def alternate(calls: Mapping[str, Callable[[], Any]], repeats: int, *, warmup: int = 1) -> dict[str, Timing]:
+def alternate(
+    calls: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    *,
+    warmup: int = 1,
+    between: Callable[[], None] = lambda: None,
+) -> dict[str, Timing]:
     """Time every call `repeats` times, in turns, so that whatever slows the machine for a while slows all alike.
 
-    `warmup` calls of each come first and are not counted; the first of them is reported beside.
+    `warmup` calls of each come first and are not counted; the first of them is reported beside. `between` is called
+    before every turn and after the last, which no timing includes.
     """
     first: dict[str, float] = {}
     for name, call in calls.items():
@@ -56,14 +63,21 @@ def alternate(calls: Mapping[str, Callable[[], Any]], repeats: int, *, warmup: i
             first.setdefault(name, clock(call))
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
+        between()
         for name, call in calls.items():
             seconds[name].append(clock(call))
+    between()
     return {name: Timing(first[name], tuple(seconds[name])) for name in calls}
 
 
 def measure(call: Callable[[], Any], repeats: int, *, warmup: int = 1) -> Timing:
     """Time one call."""
     return alternate({"": call}, repeats, warmup=warmup)[""]
+
+
+def chosen(found: Timing, turns: Sequence[int]) -> Timing:
+    """The same call, by some of its turns."""
+    return Timing(found.first, tuple(found.seconds[turn] for turn in turns))
 
 
 def per_item(ours: Timing, theirs: Timing, our_items: float = 1, their_items: float = 1) -> dict[str, float]:

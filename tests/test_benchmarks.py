@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -24,6 +25,7 @@ from benchmarks import (
     collectives,
     counts,
     folded_surrogate,
+    handover,
     hardware,
     masks,
     processes,
@@ -158,6 +160,26 @@ def test_summaries_of_times() -> None:
     assert timing.per_item(timing.Timing(0, (1.0, 2.0)), timing.Timing(0, (4.0, 4.0)), 8, 4)["median"] == pytest.approx(
         2 * 4 / 1.5
     )
+
+
+def test_turns_are_told_apart_by_how_fast_cores_hand_over() -> None:
+    between = iter([100.0, 110.0, 480.0, 490.0, 500.0, 105.0])
+    readings: list[float] = []
+    found = timing.alternate({"a": lambda: 0.0}, 5, between=lambda: readings.append(next(between)))
+    assert len(found["a"].seconds) == 5
+    assert len(readings) == 6
+    assert handover.places(readings) == {"near": [0], "far": [2, 3]}
+    assert handover.places([480.0, 490.0, 500.0]) == {"near": [0, 1]}
+    assert timing.chosen(timing.Timing(9.0, (1.0, 2.0, 3.0, 4.0)), [2, 3]) == timing.Timing(9.0, (3.0, 4.0))
+
+
+def test_a_value_handed_over_and_back_is_timed() -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core hands nothing over")
+    began = time.perf_counter()
+    taken = handover.read()
+    assert taken is not None
+    assert 10 < taken < 1e9 * (time.perf_counter() - began) / 100
 
 
 @pytest.mark.parametrize(
