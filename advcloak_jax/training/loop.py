@@ -17,6 +17,7 @@ from advcloak_jax.training.checkpoint import Checkpoints, Restored
 from advcloak_jax.training.feed import Feed
 from advcloak_jax.training.log import Log
 from advcloak_jax.training.metrics import Writer, open_writer
+from advcloak_jax.training.pieces import Pieces
 from advcloak_jax.training.runs import Run
 from advcloak_jax.training.stopping import SIGTERM_STATUS, Stop
 from advcloak_jax.training.times import Times
@@ -59,6 +60,7 @@ def train(run: Run, job: Job, *, sample: Callable[[int, np.ndarray], None]) -> d
     began = time.monotonic()
     with (
         Times() as times,
+        Pieces(on_cpu=job.devices[0].platform == "cpu") as pieces,
         Stop(job.devices) as stop,
         closing(job.feed),
         closing(Checkpoints(run.checkpoints, keep=run.config.keep)) as checkpoints,
@@ -66,7 +68,7 @@ def train(run: Run, job: Job, *, sample: Callable[[int, np.ndarray], None]) -> d
         start = checkpoints.newest(job.state) or Restored(0, job.state, {})
         skipped = ("skipped",) if run.config.on_nan == "skip" else ()
         with closing(open_writer(run, (*job.columns, *skipped, *speed.COLUMNS), start.step)) as writer:
-            training = _Training(run, job, start, checkpoints, writer, stop, times, sample)
+            training = _Training(run, job, start, checkpoints, writer, stop, times, pieces, sample)
             training.go()
             if training.step < job.steps:
                 training.stop()
@@ -95,12 +97,13 @@ class _Training:
         writer: Writer,
         stop: Stop,
         times: Times,
+        pieces: Pieces,
         sample: Callable[[int, np.ndarray], None],
     ) -> None:
         self._run, self._config, self._job = run, run.config, job
         self._checkpoints, self._writer, self._stop, self._sample = checkpoints, writer, stop, sample
         self._state, self.step = start.state, start.step
-        self._times = times
+        self._times, self._pieces = times, pieces
         peak = speed.peak_of(job.devices, run.config.dtype)
         self.meter = speed.Meter(job.images_per_step, job.flops, peak, times, lambda: job.feed.waited_seconds)
         self._log = Log(writer, run.config.log_every, start.notes, self.meter, skip=run.config.on_nan == "skip")
@@ -117,11 +120,18 @@ class _Training:
     def _go(self) -> None:
         label = f"{self._run.job} {self._run.folder}"
         with Progress(label, self._job.steps, "steps", start=self.step) as progress:
+            compiled: set[str] = set()
             while self.step < self._job.steps and not self._stop.due:
                 count = min(self._config.steps_per_dispatch, self._job.steps - self.step)
                 progress.update(count, self._advance(count))
+                done = {"step"}
                 if self.step % self._config.checkpoint_every == 0 or self.step == self._job.steps:
                     self._checkpoint()
+                    done.add("checkpoint")
+                # Programs are compiled when they first run; pieces that come later are the steps' own.
+                if done - compiled:
+                    self._pieces.take()
+                    compiled |= done
             self._log.flush()
 
     def _advance(self, count: int) -> str:
