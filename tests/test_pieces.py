@@ -1,8 +1,10 @@
 """Small free pieces of the heap are taken, larger room is left, and all are given back."""
 
+import ctypes
 import platform
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 
@@ -48,4 +50,11 @@ def test_pieces_are_held_and_given_back() -> None:
 
 def test_nothing_is_held_for_other_devices() -> None:
     with Pieces(on_cpu=False) as pieces:
+        assert pieces.take() == 0
+
+
+def test_no_c_library_is_opened_where_it_is_not_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(ctypes, "CDLL", mock.Mock(side_effect=TypeError))  # as on Windows
+    with Pieces(on_cpu=True) as pieces:
         assert pieces.take() == 0

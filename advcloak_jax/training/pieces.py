@@ -36,10 +36,11 @@ class Pieces:
     """
 
     def __init__(self, *, on_cpu: bool) -> None:
-        self._library = ctypes.CDLL(None)
-        self._known = on_cpu and platform.libc_ver()[0] == "glibc" and hasattr(self._library, "mallinfo2")
+        # Other systems have no C library to open by this name.
+        library = ctypes.CDLL(None) if on_cpu and platform.libc_ver()[0] == "glibc" else None
+        self._library = library if hasattr(library, "mallinfo2") else None
         self._blocks: list[int] = []
-        if self._known:
+        if self._library is not None:
             self._library.mallinfo2.restype = _Malloc
             self._library.malloc.restype = ctypes.c_void_p
             self._library.malloc.argtypes = [ctypes.c_size_t]
@@ -51,36 +52,39 @@ class Pieces:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._free(self._blocks)
+        if self._library is not None:
+            _free(self._library, self._blocks)
         self._blocks = []
 
     def take(self) -> int:
         """Take those that there are now, as when the programs of a step have been compiled; returns their bytes."""
-        if not self._known:
+        if self._library is None:
             return 0
-        rooms, _ = self._take(ROOMS)
-        pieces, size = self._take(PIECES)
-        self._free(rooms)
+        rooms, _ = _take(self._library, ROOMS)
+        pieces, size = _take(self._library, PIECES)
+        _free(self._library, rooms)
         self._blocks += pieces
         return size
 
-    def _free(self, blocks: list[int]) -> None:
-        for block in blocks:
-            self._library.free(block)
 
-    def _take(self, sizes: tuple[int, ...]) -> tuple[list[int], int]:
-        """Blocks, of each size as many as there are below the heap's free end, and the bytes of all."""
-        about = self._library.mallinfo2()
-        free = about.fordblks - about.keepcost
-        end = self._library.sbrk(0) - about.keepcost
-        blocks: list[int] = []
-        left = free
-        for size in sizes:
-            # Should the heap go on elsewhere than at its end, what is free bounds what is taken.
-            while left >= size and (block := self._library.malloc(size)):
-                if block >= end:
-                    self._library.free(block)
-                    break
-                blocks.append(block)
-                left -= size
-        return blocks, free - left
+def _free(library: ctypes.CDLL, blocks: list[int]) -> None:
+    for block in blocks:
+        library.free(block)
+
+
+def _take(library: ctypes.CDLL, sizes: tuple[int, ...]) -> tuple[list[int], int]:
+    """Blocks, of each size as many as there are below the heap's free end, and the bytes of all."""
+    about = library.mallinfo2()
+    free = about.fordblks - about.keepcost
+    end = library.sbrk(0) - about.keepcost
+    blocks: list[int] = []
+    left = free
+    for size in sizes:
+        # Should the heap go on elsewhere than at its end, what is free bounds what is taken.
+        while left >= size and (block := library.malloc(size)):
+            if block >= end:
+                library.free(block)
+                break
+            blocks.append(block)
+            left -= size
+    return blocks, free - left
