@@ -57,8 +57,10 @@ def test_the_slow_layer_is_found() -> None:
 
     step = workloads.Workload(jax.jit(run), jnp.zeros(()), params, x, 256, 1)
     jax.block_until_ready(step())
-    seconds, wall = operations.profile(step, 3)
+    seconds, walls = operations.profile(step, 3)
     rows = operations.by_layer(operations.operations(step.compiled.as_text()), seconds)
     assert (rows[0]["network"], rows[0]["layer"]) == ("Net", "wide")
     assert rows[0]["share"] > 0.5
-    assert 0 < rows[0]["ms"] <= 1e3 * wall
+    # Of two instructions' medians of three, one step at least has both or more.
+    assert rows[0]["operations"] <= 2
+    assert 0 < rows[0]["ms"] <= 1e3 * max(walls)
