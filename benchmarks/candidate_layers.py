@@ -139,6 +139,17 @@ def fewer_multiplications(side: int, channels: Callable[[Size], int]) -> Callabl
     return make
 
 
+def columns_in_pairs(kernel: int) -> Callable[[Size, int], Pair]:
+    """A convolution of colours to the generator's first channels: XLA's, against two columns at once."""
+
+    def make(size: Size, batch: int) -> Pair:
+        arguments = noise(batch, size.image, size.image, 3), noise(kernel, kernel, 3, size.generator, seed=1)
+        ways = (functools.partial(form, stride=1, padding=kernel // 2) for form in (_by_xla, convolution))
+        return Pair(*(bound(way, *arguments) for way in ways))
+
+    return make
+
+
 def pointwise_product(size: Size, batch: int) -> Pair:
     """A 1x1 convolution between the surrogate's first two stages, with gradients: XLA's, against as a product."""
     side = size.image // 2
@@ -223,6 +234,8 @@ PAIRS: dict[str, Callable[[Size, int], Pair]] = {
     "Winograd's convolution, first stage": fewer_multiplications(2, lambda size: size.channels[0]),
     "Winograd's convolution, second stage": fewer_multiplications(4, lambda size: size.channels[1]),
     "Winograd's convolution, third stage": fewer_multiplications(8, lambda size: size.channels[2]),
+    "columns in pairs, 7x7": columns_in_pairs(7),
+    "columns in pairs, 3x3": columns_in_pairs(3),
     "small map as products, third stage": small_map(2),
     "small map as products, last stage": small_map(3),
 }

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from advcloak_jax import subspace
-from advcloak_jax.networks import products, winograd
+from advcloak_jax.networks import paired_columns, products, winograd
 from benchmarks import workloads
 from benchmarks.candidate_parts import NO_YNNPACK, OLD_FUSIONS, Pair, without_winograd
 from benchmarks.sizes import STAGE_ONE, Size
@@ -101,6 +101,17 @@ def kernels_as_they_lie(kind: str) -> Callable[[Size, int], Pair]:
     return make
 
 
+def columns_in_pairs(kind: str) -> Callable[[Size, int], Pair]:
+    """A step whose convolutions of colours are XLA's, against two columns at once."""
+
+    def make(size: Size, batch: int) -> Pair:
+        with mock.patch.object(paired_columns, "OUTPUTS", 0):
+            old = _step(kind, size, batch)
+        return _pair(old, _step(kind, size, batch))
+
+    return make
+
+
 def flag(name: str, value: Any, kind: str) -> Callable[[Size, int], Pair]:
     """A step compiled as XLA does by itself, against with an option of its own."""
 
@@ -121,6 +132,8 @@ PAIRS: dict[str, Callable[[Size, int], Pair]] = {
     "Winograd's convolutions, stage II": fewer_multiplications("convex-hull"),
     "kernels transformed as they lie, stage I": kernels_as_they_lie(STAGE_ONE),
     "kernels transformed as they lie, stage II": kernels_as_they_lie("convex-hull"),
+    "columns in pairs, stage I": columns_in_pairs(STAGE_ONE),
+    "columns in pairs, stage II": columns_in_pairs("convex-hull"),
     "flag: no YNNPACK convolutions, stage I": flag(*NO_YNNPACK, STAGE_ONE),
     "flag: no YNNPACK convolutions, stage II": flag(*NO_YNNPACK, "convex-hull"),
     "flag: older fusion kernels, stage I": flag(*OLD_FUSIONS, STAGE_ONE),

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from advcloak_jax.networks import products, winograd
+from advcloak_jax.networks import paired_columns, products, winograd
 
 
 def _plain_convolution(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -86,10 +86,12 @@ def convolution(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> j
     without inserted zeros where that wastes no products, or where the output is smaller than the kernel: there XLA
     takes the output for the kernel, which was up to 18 times slower. The kernel's gradient of a convolution from 32 or
     more channels to at most 4 is a matrix product, and so on CPUs is what `products` names; `winograd` names what takes
-    fewer products there. `padding` is at most k - 1. Reverse mode only.
+    fewer products there, and `paired_columns` what has few channels. `padding` is at most k - 1. Reverse mode only.
     """
     if stride == 1 and kernel.shape[-1] <= 4:
         return _to_few_channels(x, kernel, padding)
+    if paired_columns.suits(x, kernel, stride, padding):
+        return paired_columns.convolve(x, kernel, padding)
     if winograd.suits_forward(x, kernel, stride, padding):
         return winograd.convolve(x, kernel, padding)
     if products.suits_forward(x, kernel, stride, padding):
