@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> report.Outcome:
             step = workloads.stage(
                 options.stage, size, faces, variables, dtype=jnp.dtype(options.dtype), dispatch=options.dispatch
             )
-            found = timing.measure(step, options.repeats)
+            found = timing.measure(step, options.repeats, hold_pieces=not options.give_back)
         except RuntimeError as error:  # XLA's, of which the text alone tells what it is about
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise

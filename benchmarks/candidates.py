@@ -42,15 +42,16 @@ def run(options: argparse.Namespace) -> report.Outcome:
         if name in candidate_parts.TWO_DEVICES and len(jax.local_devices()) < 2:
             notes.append(f"{name}: needs two devices (XLA_FLAGS=--xla_force_host_platform_device_count=2).")
             continue
-        rows.append({"candidate": name} | measure(PAIRS[name](SIZES[options.size], options.batch), options.repeats))
+        pair = PAIRS[name](SIZES[options.size], options.batch)
+        rows.append({"candidate": name} | measure(pair, options.repeats, hold_pieces=not options.give_back))
     settings = {name: getattr(options, name) for name in ("size", "batch", "repeats")}
     return report.Outcome(settings, {"rows": rows}, report.table(rows, COLUMNS), notes)
 
 
-def measure(pair: candidate_parts.Pair, repeats: int) -> dict[str, Any]:
+def measure(pair: candidate_parts.Pair, repeats: int, *, hold_pieces: bool = False) -> dict[str, Any]:
     """How many times faster the new way is, and how far what it returns is from what the old one did."""
     differs = difference(pair.old(), pair.new())
-    found = timing.alternate({"old": pair.old, "new": pair.new}, repeats)
+    found = timing.alternate({"old": pair.old, "new": pair.new}, repeats, hold_pieces=hold_pieces)
     row: dict[str, Any] = {"old_ms": found["old"].median * 1e3 / pair.old_steps}
     row["new_ms"] = found["new"].median * 1e3 / pair.new_steps
     row["new_is_faster"] = timing.per_item(found["new"], found["old"], pair.new_steps, pair.old_steps)

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> report.Outcome:
     rows = []
 
     def add(what: str, macs: float | None, count: counts.Count, program: Any, call: Callable[[], Any]) -> None:
-        found = timing.measure(call, options.repeats)
+        found = timing.measure(call, options.repeats, hold_pieces=not options.give_back)
         by = {
             "arithmetic": count.flop / rate["flop_per_second"],
             "memory": count.bytes / bandwidth["bytes_per_second"],

@@ -19,6 +19,7 @@ from advcloak_jax.jobs.inputs import build_recognizer
 from advcloak_jax.recognizers import zoo
 from advcloak_jax.recognizers.recognizer import embed
 from advcloak_jax.training import flops
+from advcloak_jax.training.pieces import Pieces
 from advcloak_jax.training.runs import code_version
 from benchmarks import hardware, report, timing
 
@@ -35,8 +36,10 @@ def noise_faces(batch: int, size: int) -> FaceSet:
     return FaceSet(images, identity, tuple(f"noise/{i:02d}" for i in range(IDENTITIES)))
 
 
-def measure(name: str, batch: int, repeats: int, dtype: Dtype, peak: float) -> dict[str, Any]:
-    """Compile seconds and rates of one backbone."""
+def measure(
+    name: str, batch: int, repeats: int, dtype: Dtype, peak: float, *, keeps_memory: bool = True
+) -> dict[str, Any]:
+    """Compile seconds and rates of one backbone; keeps_memory: as jobs do (`heap`, `pieces`)."""
     config = RecognizerConfig(
         architecture=name,
         batch=batch,
@@ -51,11 +54,14 @@ def measure(name: str, batch: int, repeats: int, dtype: Dtype, peak: float) -> d
     faces = noise_faces(batch, config.image_size)
     job = recognizer.build(config, faces, make_split(faces, config.split))
     state, training = job.state, []
-    for step in range(WARM_UP + repeats):
-        began = time.perf_counter()
-        state, metrics = job.advance(state, step, 1)
-        jax.block_until_ready((state, metrics))
-        training.append(time.perf_counter() - began)
+    with Pieces(on_cpu=job.devices[0].platform == "cpu" and keeps_memory) as pieces:
+        for step in range(WARM_UP + repeats):
+            began = time.perf_counter()
+            state, metrics = job.advance(state, step, 1)
+            jax.block_until_ready((state, metrics))
+            training.append(time.perf_counter() - began)
+            if step == 0:
+                pieces.take()
     trained = timing.Timing(training[0], tuple(training[WARM_UP:]))
 
     module = build_recognizer(config, dtype=dtype, axis_name=None)
@@ -126,7 +132,14 @@ def run(options: argparse.Namespace) -> report.Outcome:
     before = earlier(options.out, settings, report.facts()) if options.add else {}
     peak = hardware.matrix_rate(options.dtype, quick=options.quick)
     found = before | {
-        name: measure(name, options.batch, options.repeats, options.dtype, hardware.mfu_base(peak))
+        name: measure(
+            name,
+            options.batch,
+            options.repeats,
+            options.dtype,
+            hardware.mfu_base(peak),
+            keeps_memory=not options.give_back,
+        )
         | {"commit": code_version()["commit"]}
         for name in options.names
     }
@@ -135,6 +148,10 @@ def run(options: argparse.Namespace) -> report.Outcome:
     if options.peers:
         from benchmarks.peers.recognisers import compare
 
-        figures["peers"] = [row for name in options.peers for row in compare(name, options.batch, options.repeats)]
+        figures["peers"] = [
+            row
+            for name in options.peers
+            for row in compare(name, options.batch, options.repeats, keeps_memory=not options.give_back)
+        ]
         rows += figures["peers"]
     return report.Outcome(settings, figures, report.table(rows, COLUMNS))

@@ -101,7 +101,8 @@ def measure(
     batch = options.batch * devices
     faces = workloads.noise_faces(batch, size.image, options.batch // 2)
     step = workloads.stage(kind, size, faces, variables, devices=jax.local_devices()[:devices])
-    return processes.describe(kind, devices, batch, step, timing.measure(step, options.repeats))
+    found = timing.measure(step, options.repeats, hold_pieces=not options.give_back)
+    return processes.describe(kind, devices, batch, step, found)
 
 
 def predict(kind: str, size: float, operations: int, step: float) -> list[dict[str, Any]]:

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from advcloak_jax.errors import UserError
-from advcloak_jax.training.pieces import Pieces
 from benchmarks import counts, energy, handover, hardware, report, timing, workloads
 from benchmarks.sizes import SIZES, STAGE_ONE, SUBSPACES, Size
 
@@ -140,11 +139,7 @@ def measure(kind: str, options: argparse.Namespace, size: Size, peers: list[str]
         if devices[0].platform == "cpu" and not options.quick and (taken := handover.read()) is not None:
             readings.append(taken)
 
-    # As in training, where a step's programs are compiled before most steps.
-    with Pieces(on_cpu=devices[0].platform == "cpu" and not options.give_back) as pieces:
-        jax.block_until_ready(ours())
-        pieces.take()
-        timings = timing.alternate(calls, options.repeats, between=read)
+    timings = timing.alternate(calls, options.repeats, between=read, hold_pieces=not options.give_back)
     places = handover.places(readings) if readings else {}
     needed = counts.step_flop(size)
     rows = []

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from advcloak_jax.training.pieces import Pieces
+
 
 class Timing(NamedTuple):
     """Seconds of the first call (for JAX: with compilation) and of every timed one."""
@@ -51,28 +53,32 @@ def alternate(
     *,
     warmup: int = 1,
     between: Callable[[], None] = lambda: None,
+    hold_pieces: bool = False,
 ) -> dict[str, Timing]:
     """Time every call `repeats` times, in turns, so that whatever slows the machine for a while slows all alike.
 
     `warmup` calls of each come first and are not counted; the first of them is reported beside. `between` is called
-    before every turn and after the last, which no timing includes.
+    before every turn and after the last, which no timing includes. hold_pieces: what compiling left of the CPU's heap
+    is held while calls are timed, as in training (`pieces`).
     """
     first: dict[str, float] = {}
-    for name, call in calls.items():
-        for _ in range(max(1, warmup)):
-            first.setdefault(name, clock(call))
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats):
-        between()
+    with Pieces(on_cpu=hold_pieces and jax.default_backend() == "cpu") as pieces:
         for name, call in calls.items():
-            seconds[name].append(clock(call))
-    between()
+            for _ in range(max(1, warmup)):
+                first.setdefault(name, clock(call))
+        pieces.take()
+        for _ in range(repeats):
+            between()
+            for name, call in calls.items():
+                seconds[name].append(clock(call))
+        between()
     return {name: Timing(first[name], tuple(seconds[name])) for name in calls}
 
 
-def measure(call: Callable[[], Any], repeats: int, *, warmup: int = 1) -> Timing:
+def measure(call: Callable[[], Any], repeats: int, *, warmup: int = 1, hold_pieces: bool = False) -> Timing:
     """Time one call."""
-    return alternate({"": call}, repeats, warmup=warmup)[""]
+    return alternate({"": call}, repeats, warmup=warmup, hold_pieces=hold_pieces)[""]
 
 
 def chosen(found: Timing, turns: Sequence[int]) -> Timing:

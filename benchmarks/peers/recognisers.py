@@ -98,8 +98,13 @@ class Ours:
         )
 
 
-def compare(name: str, batch: int, repeats: int, *, size: int = 112, width: float = 1.0) -> list[dict[str, Any]]:
-    """Rows of ours and of the peer's ways; ratios only where parameters and losses are the same."""
+def compare(
+    name: str, batch: int, repeats: int, *, size: int = 112, width: float = 1.0, keeps_memory: bool = True
+) -> list[dict[str, Any]]:
+    """Rows of ours and of the peer's ways; ratios only where parameters and losses are the same.
+
+    keeps_memory: as jobs do (`heap`, `pieces`).
+    """
     units = UNITS[depth(name)]
     module = zoo.build(name, width=width, dropout=0.0, axis_name=steps.DEVICES)
     channels = tuple(max(8, 8 * round(count * width / 8)) for count in (64, 128, 256, 512))
@@ -125,7 +130,7 @@ def compare(name: str, batch: int, repeats: int, *, size: int = 112, width: floa
         made = [float(theirs(pictures, targets)) for pictures in seen]
         differences[way] = max(abs(a - b) / abs(b) for a, b in zip(losses, made, strict=True))
         calls[way] = lambda theirs=theirs: float(theirs(seen[0], targets))
-    found = timing.alternate(calls, repeats)
+    found = timing.alternate(calls, repeats, hold_pieces=keeps_memory)
     rows = []
     for way, one in found.items():
         row: dict[str, Any] = {"backbone": name, "way": way, "parameters": count, "batch": batch}
