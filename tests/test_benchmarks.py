@@ -30,6 +30,7 @@ from benchmarks import (
     masks,
     processes,
     recognisers,
+    stages,
     timing,
     workloads,
 )
@@ -160,6 +161,17 @@ def test_summaries_of_times() -> None:
     assert timing.per_item(timing.Timing(0, (1.0, 2.0)), timing.Timing(0, (4.0, 4.0)), 8, 4)["median"] == pytest.approx(
         2 * 4 / 1.5
     )
+
+
+def test_the_papers_schedule_takes_its_images_at_each_ways_rates() -> None:
+    """At 1,000 images a second in stage I and 500 in stage II, 5,000 and 9,600 seconds."""
+
+    def row(way: str, stage: str, rate: float) -> dict[str, object]:
+        return {"way": way, "stage": stage, "images_per_second": {"median": rate}}
+
+    rows = [row("ours", STAGE_ONE, 1000.0), row("ours", "convex-hull", 500.0), row("ours", "plain", 9.0)]
+    hours = stages.schedule_hours([*rows, row("eager", STAGE_ONE, 7.0)])
+    assert hours == {"ours": pytest.approx(14_600 / 3600)}
 
 
 def test_turns_are_told_apart_by_how_fast_cores_hand_over() -> None:
