@@ -61,6 +61,5 @@ def test_the_slow_layer_is_found() -> None:
     rows = operations.by_layer(operations.operations(step.compiled.as_text()), seconds)
     assert (rows[0]["network"], rows[0]["layer"]) == ("Net", "wide")
     assert rows[0]["share"] > 0.5
-    # Of two instructions' medians of three, one step at least has both or more.
-    assert rows[0]["operations"] <= 2
-    assert 0 < rows[0]["ms"] <= 1e3 * max(walls)
+    # A median of three is at most half of their sum, so that however many instructions' medians are half of all steps.
+    assert 0 < rows[0]["ms"] <= 1e3 * sum(walls) / 2

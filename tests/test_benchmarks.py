@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -25,13 +24,10 @@ from benchmarks import (
     collectives,
     counts,
     folded_surrogate,
-    handover,
     hardware,
     masks,
     processes,
     recognisers,
-    stages,
-    timing,
     workloads,
 )
 from benchmarks.sizes import SIZES, STAGE_ONE
@@ -151,47 +147,6 @@ def test_the_step_exchanges_its_gradients() -> None:
     assert 4 * trained <= reduced < 4.4 * trained
     assert step.traced().flop == pytest.approx(4 / 2 * counts.step_flop(size), rel=0.2)
     assert hardware.flops(step.compiled) > 0
-
-
-def test_summaries_of_times() -> None:
-    found = timing.Timing(9.0, (1.0, 2.0, 4.0)).summary(8, devices=2, steps=2)
-    assert found["images_per_second"] == {"median": 4.0, "low": 2.0, "high": 8.0}
-    assert found["images_per_second_per_device"] == 2.0
-    assert found["step_seconds"]["p50"] == 1.0
-    assert timing.per_item(timing.Timing(0, (1.0, 2.0)), timing.Timing(0, (4.0, 4.0)), 8, 4)["median"] == pytest.approx(
-        2 * 4 / 1.5
-    )
-
-
-def test_the_papers_schedule_takes_its_images_at_each_ways_rates() -> None:
-    """At 1,000 images a second in stage I and 500 in stage II, 5,000 and 9,600 seconds."""
-
-    def row(way: str, stage: str, rate: float) -> dict[str, object]:
-        return {"way": way, "stage": stage, "images_per_second": {"median": rate}}
-
-    rows = [row("ours", STAGE_ONE, 1000.0), row("ours", "convex-hull", 500.0), row("ours", "plain", 9.0)]
-    hours = stages.schedule_hours([*rows, row("eager", STAGE_ONE, 7.0)])
-    assert hours == {"ours": pytest.approx(14_600 / 3600)}
-
-
-def test_turns_are_told_apart_by_how_fast_cores_hand_over() -> None:
-    between = iter([100.0, 110.0, 480.0, 490.0, 500.0, 105.0])
-    readings: list[float] = []
-    found = timing.alternate({"a": lambda: 0.0}, 5, between=lambda: readings.append(next(between)))
-    assert len(found["a"].seconds) == 5
-    assert len(readings) == 6
-    assert handover.places(readings) == {"near": [0], "far": [2, 3]}
-    assert handover.places([480.0, 490.0, 500.0]) == {"near": [0, 1]}
-    assert timing.chosen(timing.Timing(9.0, (1.0, 2.0, 3.0, 4.0)), [2, 3]) == timing.Timing(9.0, (3.0, 4.0))
-
-
-def test_a_value_handed_over_and_back_is_timed() -> None:
-    if len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("one core hands nothing over")
-    began = time.perf_counter()
-    taken = handover.read()
-    assert taken is not None
-    assert 10 < taken < 1e9 * (time.perf_counter() - began) / 100
 
 
 @pytest.mark.parametrize(
