@@ -46,8 +46,8 @@ def run(options: argparse.Namespace) -> report.Outcome:
                 options.stage, size, faces, variables, dtype=jnp.dtype(options.dtype), dispatch=options.dispatch
             )
             found = timing.measure(step, options.repeats, hold_pieces=not options.give_back)
-        except RuntimeError as error:  # XLA's, of which the text alone tells what it is about
-            if "RESOURCE_EXHAUSTED" not in str(error):
+        except RuntimeError as error:
+            if not hardware.is_too_large(error):
                 raise
             notes.append(f"a batch of {batch} does not fit the device's memory.")
             break

@@ -38,6 +38,11 @@ def copy_bandwidth(*, quick: bool = False) -> dict[str, Any]:
     return {"bytes": 8 * size, "bytes_per_second": 8 * size / min(found.seconds)}
 
 
+def is_too_large(error: RuntimeError) -> bool:
+    """Whether XLA or PyTorch raised it because the device's memory is full; XLA tells that by the text alone."""
+    return "RESOURCE_EXHAUSTED" in str(error) or type(error).__name__ == "OutOfMemoryError"
+
+
 def flops(compiled: Any) -> float:
     """FLOP of one call of a compiled program on each device, as XLA counts them."""
     return float((compiled.cost_analysis() or {}).get("flops", float("nan")))

@@ -60,8 +60,9 @@ def run(options: argparse.Namespace) -> report.Outcome:
     faces = workloads.noise_faces(options.persons * options.images, size.image, options.images)
     by_person = faces.unit.reshape(options.persons, options.images, *faces.unit.shape[1:])
     if options.peers:
-        from benchmarks.peers import comparison
+        from benchmarks.peers import comparison, device
 
+        device.share_memory()
         variables = comparison.our_variables(size)
     else:
         variables = workloads.fresh_variables(size)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from advcloak_jax.errors import UserError
 from benchmarks import report, workloads
 from benchmarks.sizes import SIZES
-from benchmarks.stages import STAGES, TOLERANCE
+from benchmarks.stages import DTYPES, STAGES
 
 COLUMNS = {
     "network": "network",
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", default="full", choices=SIZES, help="default %(default)s, as published")
     parser.add_argument("--batch", type=int, default=8, help="images per step (default %(default)s)")
     parser.add_argument("--persons", type=int, default=2, help="persons of a batch of stage II (default %(default)s)")
-    parser.add_argument("--dtype", default="float32", choices=list(TOLERANCE), help="default %(default)s")
+    parser.add_argument("--dtype", default="float32", choices=DTYPES, help="default %(default)s")
     parser.add_argument(
         "--top", type=int, default=40, help="layers in the table; the file has all (default %(default)s)"
     )

@@ -128,6 +128,10 @@ def run(options: argparse.Namespace) -> report.Outcome:
     """Every backbone."""
     if options.quick:
         options.names, options.batch, options.repeats = ["mobilefacenet"], 2, 1
+    if options.peers:
+        from benchmarks.peers import device
+
+        device.share_memory()
     settings = {"batch": options.batch, "dtype": options.dtype, "image_size": 112, "repeats": options.repeats}
     before = earlier(options.out, settings, report.facts()) if options.add else {}
     peak = hardware.matrix_rate(options.dtype, quick=options.quick)

@@ -29,6 +29,26 @@ def test_the_papers_schedule_takes_its_images_at_each_ways_rates() -> None:
     rows = [row("ours", STAGE_ONE, 1000.0), row("ours", "convex-hull", 500.0), row("ours", "plain", 9.0)]
     hours = stages.schedule_hours([*rows, row("eager", STAGE_ONE, 7.0)])
     assert hours == {"ours": pytest.approx(14_600 / 3600)}
+    slower = [row("ours", STAGE_ONE, 10.0), row("ours", "convex-hull", 5.0)]
+    assert stages.schedule_hours([*slower, *rows, *slower]) == hours  # the best of several batches
+
+
+def test_every_way_is_compared_at_the_best_batch_of_its_own() -> None:
+    """Ours is fastest with 8 images, the peer with 4; where outputs differ there is no ratio."""
+
+    def row(way: str, batch: int, rate: float, **more: object) -> dict[str, object]:
+        return {"stage": "plain", "way": way, "batch": batch, "images_per_second": {"median": rate}} | more
+
+    rows = [
+        *(row("ours", batch, rate) for batch, rate in ((4, 10.0), (8, 30.0), (16, 20.0))),
+        *(row("eager", batch, rate, same_outputs=True) for batch, rate in ((4, 15.0), (8, 12.0))),
+        row("compile", 4, 15.0, same_outputs=False),
+    ]
+    best = {one["way"]: one for one in stages.best_batches(rows)}
+    assert {way: one["batch"] for way, one in best.items()} == {"ours": 8, "eager": 4, "compile": 4}
+    assert best["eager"]["ours_is_faster"] == 2.0
+    assert "ours_is_faster" not in best["compile"]
+    assert "ours_is_faster" not in best["ours"]
 
 
 def test_turns_are_told_apart_by_how_fast_cores_hand_over() -> None:

@@ -156,6 +156,7 @@ def test_the_step_exchanges_its_gradients() -> None:
         ["identification", "--no-peers"],
         ["inputs"],
         ["stages"],
+        ["stages", "--batch", "8", "16"],
         ["batches"],
         ["candidates"],
         ["operations", "--top", "1000"],

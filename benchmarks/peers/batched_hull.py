@@ -2,10 +2,13 @@
 
 import torch
 
+from benchmarks.peers.device import exact_products
+
 
 class Hulls:
     """Persons' subspaces, prepared once: centred features [P, m, d], their Gram matrix and its largest eigenvalue."""
 
+    @exact_products()
     def __init__(self, features: torch.Tensor) -> None:
         self.centre = features.mean(1, keepdim=True)
         self.rows = features - self.centre
@@ -14,6 +17,7 @@ class Hulls:
         self.gram = gram / self.scale
 
     @torch.no_grad()
+    @exact_products()
     def weights(self, persons: torch.Tensor, embeddings: torch.Tensor, iterations: int) -> torch.Tensor:
         """Weights [p, n, m] of the points of the hulls of `persons` [p] nearest to embeddings [p * n, d].
 
@@ -32,12 +36,14 @@ class Hulls:
         return weights
 
     @torch.no_grad()
+    @exact_products()
     def nearest(self, persons: torch.Tensor, embeddings: torch.Tensor, iterations: int) -> torch.Tensor:
         """Those points [p * n, d]."""
         found = self.weights(persons, embeddings, iterations)
         return (self.centre[persons] + found @ self.rows[persons]).flatten(0, 1)
 
     @torch.no_grad()
+    @exact_products()
     def nearest_affine(self, persons: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
         """The same for the affine hulls, in closed form."""
         centre, rows = self.centre[persons], self.rows[persons]

@@ -11,7 +11,8 @@ import torch
 from advcloak_jax import images, losses
 from advcloak_jax.networks.discriminator import Discriminator
 from advcloak_jax.networks.generator import Generator
-from benchmarks import sizes, workloads
+from benchmarks import hardware, sizes, workloads
+from benchmarks.peers import device as devices
 from benchmarks.peers import networks, stages
 from benchmarks.peers.batched_hull import Hulls
 from benchmarks.peers.hulls import cvxpy_rebuilt
@@ -74,8 +75,7 @@ class Peer:
     def __call__(self) -> None:
         """One step, and the wait for it."""
         self._step(self.labels)
-        if self.device.startswith("cuda"):
-            torch.cuda.synchronize()
+        devices.wait(self.device)
 
     def _step(self, labels: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
         if self.stage.way.as_authors:
@@ -109,6 +109,36 @@ class Peer:
             for i, embedding in enumerate(embeddings.double().cpu().numpy())
         ]
         return torch.from_numpy(np.array(found, np.float32)).to(self.device)
+
+
+def compare(
+    kind: str, size: Size, faces: workloads.Faces, ways: list[str], ours: list[dict[str, Any]]
+) -> tuple[dict[str, Peer], dict[str, float]]:
+    """The peer of each of `ways`, and how far its losses are from those of our steps, `ours`.
+
+    A way whose step the device's memory cannot hold is left out.
+    """
+    device = devices.find()
+    devices.forget()
+    peers: dict[str, Peer] = {}
+    differences: dict[str, float] = {}
+    for name in ways:
+        try:
+            peer = Peer(kind, size, faces, stages.WAYS[name], device)
+            differences[name] = agreement(ours, [peer.step(number) for number in range(len(ours))])
+        except RuntimeError as error:
+            if not hardware.is_too_large(error):
+                raise
+        else:
+            peers[name] = peer
+    return peers, differences
+
+
+def tolerance(way: str, dtype: str) -> float:
+    """Largest difference at which a way's outputs count as those of ours in `dtype`."""
+    device = devices.find()
+    precise = "bfloat16" if stages.WAYS[way].autocast else "float32"
+    return max(devices.tolerance(device, precise), devices.tolerance(device, dtype))
 
 
 def agreement(ours: list[dict[str, Any]], theirs: list[dict[str, float]]) -> float:

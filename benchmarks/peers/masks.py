@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from advcloak_jax.cloaks import blocks, methods
 from advcloak_jax.errors import UserError
-from benchmarks.peers import networks
+from benchmarks.peers import device, networks
 from benchmarks.peers.comparison import make_networks
 from benchmarks.peers.hulls import cvxpy_rebuilt
 from benchmarks.sizes import Size
@@ -29,7 +29,7 @@ class OneByOne:
         if name not in NAMES:
             raise UserError(f"--peers {name} is not made by the peer; use {', '.join(NAMES)}.")
         self.name, self.settings = name, methods.method(name).settings(**({"steps": steps} if steps else {}))
-        self.device = "cuda" if jax.default_backend() in ("gpu", "cuda") and torch.cuda.is_available() else "cpu"
+        self.device = device.find()
         self.surrogate = make_networks(size).surrogate.to(self.device, memory_format=torch.channels_last)
         self.surrogate.eval().requires_grad_(False)
         self.faces = [self._layout(networks.to_nchw(person, self.device)) for person in faces]

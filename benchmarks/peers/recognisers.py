@@ -15,14 +15,13 @@ from advcloak_jax.recognizers.iresnet import UNITS
 from advcloak_jax.training import state, steps
 from advcloak_jax.training.recognizer_step import recognizer_step
 from benchmarks import timing, workloads
+from benchmarks.peers import device as devices
 from benchmarks.peers import networks
 
 CLASSES = 1000
 MARGIN = margins.Margin("cosface", 64.0, 0.4)
 RATE, MOMENTUM, DECAY = 0.01, 0.9, 5e-4
 WAYS = ("eager", "compile+channels_last")
-TOLERANCE = 1e-3
-"""Largest relative difference of the loss over two steps."""
 
 
 def depth(name: str) -> int:
@@ -36,12 +35,12 @@ def depth(name: str) -> int:
 class Theirs:
     """The peer's step: mirrored faces, backbone, normalised class weights, margin, SGD with momentum and decay."""
 
-    def __init__(self, network: torch.nn.Module, weights: np.ndarray, way: str) -> None:
+    def __init__(self, network: torch.nn.Module, weights: np.ndarray, way: str, device: str) -> None:
         layout = torch.channels_last if "channels_last" in way else torch.contiguous_format
-        self.network = network.train().to(memory_format=layout)
+        self.network = network.train().to(device, memory_format=layout)
         self.layout = layout
         self.run = torch.compile(self.network) if way.startswith("compile") else self.network
-        self.weights = torch.nn.Parameter(torch.from_numpy(weights.T.copy()))
+        self.weights = torch.nn.Parameter(torch.from_numpy(weights.T.copy()).to(device))
         every = [*self.network.parameters(), self.weights]
         groups = [
             {"params": [p for p in every if p.ndim > 1], "weight_decay": DECAY},
@@ -116,9 +115,11 @@ def compare(
     twin = networks.make_backbone(backbone, size)
     ours = Ours(module, networks.to_flax(module, twin, size, "arcface_torch", units), weights, faces, labels)
     count = sum(leaf.size for leaf in jax.tree.leaves(ours.state.params["backbone"]))
-    seen = [networks.to_nchw(ours.mirrored(number)) for number in range(2)]
+    device = devices.find()
+    devices.forget()
+    seen = [networks.to_nchw(ours.mirrored(number), device) for number in range(2)]
     losses = [float(ours()) for _ in range(2)]
-    targets = torch.from_numpy(labels).long()
+    targets = torch.from_numpy(labels).long().to(device)
     calls: dict[str, Any] = {"ours": ours}
     differences: dict[str, float] = {}
     for way in WAYS:
@@ -126,7 +127,7 @@ def compare(
         network.features.weight.requires_grad_(False)  # type: ignore[union-attr]
         if networks.parameters(network) != count:
             raise RuntimeError(f"numbers of parameters differ: ours {count}, the peer's {networks.parameters(network)}")
-        theirs = Theirs(network, weights, way)
+        theirs = Theirs(network, weights, way, device)
         made = [float(theirs(pictures, targets)) for pictures in seen]
         differences[way] = max(abs(a - b) / abs(b) for a, b in zip(losses, made, strict=True))
         calls[way] = lambda theirs=theirs: float(theirs(seen[0], targets))
@@ -137,7 +138,7 @@ def compare(
         row["training_images_per_second"] = one.rates(batch)
         if way in differences:
             row["difference"] = differences[way]
-            row["same_outputs"] = differences[way] <= TOLERANCE
+            row["same_outputs"] = differences[way] <= devices.tolerance(device, "float32")
             if row["same_outputs"]:
                 row["ours_is_faster"] = timing.per_item(found["ours"], one)
         rows.append(row)
