@@ -114,10 +114,16 @@ def solve(
         unroll=False,
     )
 
+    def improve(start: jax.Array, person_gram: jax.Array, one_linear: jax.Array) -> jax.Array:
+        # `run` would compute an error in every step and ask it whether to go on, for which an accelerator must wait.
+        data = (None, person_gram, one_linear)
+        first = jaxopt.OptStep(start, solver.init_state(start, *data))
+        return jax.lax.fori_loop(0, iterations, lambda _, found: solver.update(*found, *data), first).params
+
     def one(person_gram: jax.Array, one_linear: jax.Array) -> jax.Array:
         # 0 * b makes the start vary over devices as b does: shard_map mistakes a replicated one for a constant.
         start = 1 / size + 0 * one_linear
-        found = solver.run(start, None, person_gram, one_linear).params
+        found = improve(start, person_gram, one_linear)
         if not polish:
             return found
         tight_lower, tight_upper = effective_bounds(size, lower, upper)

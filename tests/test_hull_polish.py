@@ -1,5 +1,6 @@
 """Distances to hulls that first-order steps reach slowly, against cvxpy in float64: nearly alike, flat, overfull."""
 
+import functools
 import math
 
 import cvxpy
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxpr_walk import equations
 
 from advcloak_jax import hull_polish, hull_solver, subspace
 
@@ -121,3 +123,12 @@ def test_polish_never_makes_it_worse(problems):
     after = value(np.asarray(hull_solver.solve(gram, linear, polish=8, **settings), np.float64))
     assert (after <= before + 1e-6).all()
     assert (after < before - 1e-5).any()
+
+
+def test_no_loop_asks_whether_to_go_on():
+    """An accelerator would wait for the answer in every step: all loops of the solver run a known number of times."""
+    gram, linear = jnp.zeros((2, 4, 4)), jnp.zeros((2, 3, 4))
+    solver = functools.partial(hull_solver.solve, lower=0.0, upper=1.0, iterations=7, polish=5)
+    loops = [one for one in equations(solver, gram, linear) if one.primitive.name in ("while", "scan")]
+    lengths = [loop.params.get("length") for loop in loops]
+    assert sorted(lengths) == [4, 5, 7]  # entering the free weights, polishing, projected gradient
