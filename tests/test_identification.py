@@ -98,3 +98,17 @@ def test_what_cannot_be_evaluated_is_refused() -> None:
         identification.ranks(faces * np.nan, faces, distractors)
     with pytest.raises(ValueError, match="k must"):
         identification.protection(np.zeros((1, 2, 2), np.int32), 0)
+
+
+@pytest.mark.parametrize("images", [2, 5, 6])  # one, four and five mates of each probe
+def test_counts_that_fill_a_byte_of_every_group_of_blocks(images: int) -> None:
+    """All distractors are more similar than the mates, over more blocks than count together, and some are left."""
+    rng = np.random.default_rng(3)
+    away = np.eye(8, dtype=np.float32)[0]
+    probes, mates = np.broadcast_to(away, (2, images, 8)), np.broadcast_to(-away, (2, images, 8))
+    distractors = unit(rng, 16 * 2 * 33 + 5, 8)
+    distractors[:, 0] = np.abs(distractors[:, 0])
+    result = identification.ranks(probes, mates, distractors, block=32)
+    off_diagonal = ~np.eye(images, dtype=bool)
+    assert (result[:, off_diagonal] == len(distractors)).all()
+    assert (result[:, ~off_diagonal] == -1).all()
