@@ -18,6 +18,7 @@ SUBCOMMANDS = {
     "inputs": "the input pipeline: decoding, synthetic faces, and the gather on the device",
     "startup": "import, first compilation, and compilation with a filled cache",
     "memory": "peak memory of every step",
+    "ahead": "a stage's step compiled for a GPU that is not there: memory, kernels, bytes",
     "batches": "a stage's step over batch sizes",
     "floors": "FLOP, bytes and floor times of networks and steps, and how far from them we are",
     "scaling": "bytes that devices exchange in a step, and weak scaling on simulated devices and processes",

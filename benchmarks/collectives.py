@@ -4,7 +4,7 @@ import re
 from typing import NamedTuple
 
 WIDTH = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "s32": 4, "u32": 4, "f32": 4}
-WIDTH |= {"s64": 8, "u64": 8, "f64": 8}
+WIDTH |= {"s64": 8, "u64": 8, "f64": 8, "token": 0}
 
 OPERATIONS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _LINE = re.compile(rf"= (?P<shape>\(.*?\)|\S+) (?P<name>{'|'.join(OPERATIONS)})(?P<start>-start)?\(")
@@ -25,12 +25,21 @@ def exchanged(program: str) -> dict[str, Exchange]:
         match = _LINE.search(line)
         if match is None:
             continue
-        arrays = [_bytes(kind, shape) for kind, shape in _ARRAY.findall(match["shape"])]
+        arrays = _arrays(match["shape"])
         # What an asynchronous start returns names its operands and then its results.
         size = sum(arrays) // 2 if match["start"] and match["name"] != "all-reduce" else sum(arrays)
         before = found.get(match["name"], Exchange(0, 0))
         found[match["name"]] = Exchange(before.operations + 1, before.bytes + size)
     return found
+
+
+def result_bytes(shape: str) -> int:
+    """Bytes of a shape in HLO text, of all arrays of a tuple."""
+    return sum(_arrays(shape))
+
+
+def _arrays(shape: str) -> list[int]:
+    return [_bytes(kind, sides) for kind, sides in _ARRAY.findall(shape)]
 
 
 def _bytes(kind: str, shape: str) -> int:

@@ -89,6 +89,14 @@ class Resident(NamedTuple):
     key: jax.Array
 
 
+class Parts(NamedTuple):
+    """A stage's mapped program, what makes its state and what stays on the devices, and indices of its faces."""
+
+    program: Any
+    begin: Callable[[Variables], tuple[PyTree, Resident]]
+    chunk: dict[str, np.ndarray]
+
+
 def noise_faces(batch: int, side: int, per_person: int, seed: int = 0) -> Faces:
     """Smooth noise, alike within a person."""
     rng = np.random.default_rng(seed)
@@ -150,6 +158,34 @@ def stage(
     cached: the originals' embeddings stay on the device, as in training; else stage I makes them in every step.
     """
     devices = devices or jax.local_devices()[:1]
+    made = make_parts(kind, size, faces, devices, dtype, dispatch, learning_rate, cached)
+    initial, resident = made.begin(variables)
+    # The state is donated, so each workload has a copy of its own.
+    placed = placement.replicate(jax.tree.map(jnp.copy, initial), devices)
+    resident, chunk = placement.replicate(resident, devices), made.chunk
+    if jax.process_count() > 1:
+        chunk = placement.place(placement.own_part(chunk), devices, "shard_map")
+    return Workload(made.program, placed, resident, chunk, len(faces.pixels) * dispatch, dispatch, compiler)
+
+
+def lowered(kind: str, size: Size, faces: Faces, devices: list[jax.Device], dtype: Any = jnp.float32) -> Any:
+    """The same step lowered for `devices`, which need not be there: of its state and faces, shapes alone are made."""
+    made = make_parts(kind, size, faces, devices, dtype)
+    state, resident = jax.eval_shape(lambda: made.begin(fresh_variables(size)))
+    return made.program.lower(state, resident, jax.eval_shape(lambda: made.chunk))
+
+
+def make_parts(
+    kind: str,
+    size: Size,
+    faces: Faces,
+    devices: list[jax.Device],
+    dtype: Any,
+    dispatch: int = 1,
+    learning_rate: float | None = None,
+    cached: bool = True,
+) -> Parts:
+    """What `stage` puts together; its arguments are explained there."""
     batch = len(faces.pixels)
     config = settings(kind, batch, faces.per_person)
     gan = steps.Gan(
@@ -162,14 +198,18 @@ def stage(
         batch,
     )
     module = surrogate_module(size, dtype)
-    embeddings = jax.jit(lambda v, x: embed(module, v, x))(variables.surrogate, jnp.asarray(faces.unit))
-    by_person = embeddings.reshape(-1, faces.per_person, embeddings.shape[-1])
-    spaces = jax.jit(subspace.fit)(by_person)
     pixels = faces.pixels
     if kind != STAGE_ONE:
-        embeddings, pixels = by_person, pixels.reshape(-1, faces.per_person, *pixels.shape[1:])
-    resident = Resident(jnp.asarray(pixels), embeddings, spaces, variables.surrogate, jax.random.key(0))
-    initial = state.start_gan(variables.generator, variables.discriminator, gan.optimiser)
+        pixels = pixels.reshape(-1, faces.per_person, *pixels.shape[1:])
+
+    def begin(variables: Variables) -> tuple[PyTree, Resident]:
+        embeddings = jax.jit(lambda v, x: embed(module, v, x))(variables.surrogate, jnp.asarray(faces.unit))
+        by_person = embeddings.reshape(-1, faces.per_person, embeddings.shape[-1])
+        spaces = jax.jit(subspace.fit)(by_person)
+        if kind != STAGE_ONE:
+            embeddings = by_person
+        resident = Resident(jnp.asarray(pixels), embeddings, spaces, variables.surrogate, jax.random.key(0))
+        return state.start_gan(variables.generator, variables.discriminator, gan.optimiser), resident
 
     def bind(resident: Resident) -> Callable[..., Any]:
         def embedder(faces: jax.Array) -> jax.Array:
@@ -193,10 +233,4 @@ def stage(
     index = np.broadcast_to(np.arange(len(pixels), dtype=np.int32), (dispatch, len(pixels))).copy()
     scanned = parallel.scan_steps(bind, gather, unroll=parallel.wants_unrolling(devices), on_nan=config.on_nan)
     program = parallel.parallelise(scanned, devices, "shard_map")
-    # The state is donated, so each workload has a copy of its own.
-    placed = placement.replicate(jax.tree.map(jnp.copy, initial), devices)
-    resident = placement.replicate(resident, devices)
-    chunk = {"index": index, "position": index}
-    if jax.process_count() > 1:
-        chunk = placement.place(placement.own_part(chunk), devices, "shard_map")
-    return Workload(program, placed, resident, chunk, batch * dispatch, dispatch, compiler)
+    return Parts(program, begin, {"index": index, "position": index})
