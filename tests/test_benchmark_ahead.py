@@ -43,15 +43,17 @@ ENTRY %main (x.1: f32[4,2], y: bf16[8]) -> f32[] {
   %open = (s32[], f32[4,2]{1,0}) while(%known), condition=%condition, body=%body
   %z = f32[4,2]{1,0} get-tuple-element(%open), index=1
   %conv = (bf16[8]{0}, u8[0]{0}) custom-call(%y, %y), custom_call_target="__cudnn$convForward"
+  %p = pred[] constant(true)
+  %either = f32[4,2]{1,0} conditional(%p, %known, %open), true_computation=%body, false_computation=%body
   ROOT %reduced = f32[] fusion(%z), kind=kInput, calls=%fused_add
 }
 """  # noqa: E501
 
 
-def test_kernels_count_as_often_as_their_loops_run() -> None:
+def test_kernels_count_as_often_as_their_loops_run_and_in_both_branches() -> None:
     inside, convolution, last = 2 * 4 * 2 * 4, 3 * 8 * 2, 4 * 2 * 4 + 4
     found = gpu_programs.count(PROGRAM)
-    assert found == gpu_programs.Launched(5 + 1 + 2, 6 * inside + convolution + last, 1)
+    assert found == gpu_programs.Launched(5 + 1 + 2 + 2, 8 * inside + convolution + last, 1)
     with pytest.raises(ValueError, match="ENTRY"):
         gpu_programs.count("HloModule empty")
 
