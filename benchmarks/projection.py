@@ -65,6 +65,10 @@ def run(options: argparse.Namespace) -> report.Outcome:
     """Ours with every number of iterations, and the peers, on the same problems."""
     if options.quick:
         options.persons, options.images, options.size, options.checked, options.repeats = 2, 4, 8, 4, 1
+    if not options.no_peers and importlib.util.find_spec("torch"):
+        from benchmarks.peers import device
+
+        device.share_memory()
     rows: list[dict[str, Any]] = []
     for kind in KINDS:
         rows += measure(kind, options)
@@ -105,25 +109,37 @@ def measure(kind: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     if not options.no_peers and importlib.util.find_spec("torch"):
         import torch
 
+        from benchmarks.peers import device
         from benchmarks.peers.batched_hull import Hulls
 
-        prepared, persons = Hulls(torch.from_numpy(features)), torch.arange(len(features))
-        targets = torch.from_numpy(embeddings.reshape(count, -1))
-        ours_like = {"PyTorch, batched, 50 iterations": lambda: prepared.weights(persons, targets, 50)}
+        where = device.find()
+        prepared, persons = Hulls(torch.from_numpy(features).to(where)), torch.arange(len(features), device=where)
+        targets = torch.from_numpy(embeddings.reshape(count, -1)).to(where)
+
+        def batched() -> Any:
+            found = prepared.weights(persons, targets, 50)
+            device.wait(where)
+            return found
+
+        ours_like = {"PyTorch, batched, 50 iterations": batched}
     else:
         ours_like = {}
     timings = timing.alternate({**ours, **ours_like, **peer_calls}, options.repeats)
     reference = np.array([np.linalg.norm(w @ f - e) for w, (f, e) in zip(answers["cvxpy, rebuilt"], flat, strict=True)])
     rows = []
     for name, found in timings.items():
-        batched = name in ours or name in ours_like
-        made = np.asarray((ours | ours_like)[name]()).reshape(count, -1)[:checked] if batched else answers[name]
+        at_once = name in ours or name in ours_like
+        if at_once:
+            found_weights = ours[name]() if name in ours else ours_like[name]().cpu()
+            made = np.asarray(found_weights).reshape(count, -1)[:checked]
+        else:
+            made = answers[name]
         error = np.abs(
             [np.linalg.norm(w @ f - e) for w, (f, e) in zip(made.astype(float), flat, strict=True)] - reference
         )
         error /= np.maximum(reference, 1e-3)
         rows.append(
-            {"features": kind, "way": name, "problems_per_second": found.rates(count if batched else checked)}
+            {"features": kind, "way": name, "problems_per_second": found.rates(count if at_once else checked)}
             | {"error_p99": float(np.percentile(error, 99)), "error_max": float(error.max())}
         )
     exact = [row for row in rows if row["way"] in ours and row["error_max"] <= 1e-4]

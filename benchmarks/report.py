@@ -11,6 +11,7 @@ import jax
 
 from advcloak_jax.training.runs import code_version
 
+FLAGS = ("XLA_FLAGS", "OMP_NUM_THREADS", "XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 PEERS = ("torch", "cvxpy", "clarabel", "scipy", "faiss-cpu")
 
 
@@ -39,7 +40,7 @@ def facts() -> dict[str, Any]:
         "processor": _processor(),
         "code": code_version(),
         "peers": {name: version for name in PEERS if (version := _version(name)) is not None},
-        "flags": {name: os.environ[name] for name in ("XLA_FLAGS", "OMP_NUM_THREADS") if name in os.environ},
+        "flags": {name: os.environ[name] for name in FLAGS if name in os.environ},
     }
 
 

@@ -33,9 +33,11 @@ def find(platform: str | None = None) -> str:
     if platform == "cpu":
         return "cpu"
     if platform not in ("gpu", "cuda"):
-        raise UserError(f"--peers: PyTorch has no peer on JAX's {platform}; leave --peers out.")
+        raise UserError(f"PyTorch has no peer of JAX on {platform}; leave peers out.")
     if not torch.cuda.is_available():
-        raise UserError(f"--peers: this PyTorch ({torch.__version__}) has no CUDA; install one that has, as JAX does.")
+        raise UserError(
+            f"This PyTorch ({torch.__version__}) has no CUDA, as JAX has; install one that has, or leave peers out."
+        )
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
