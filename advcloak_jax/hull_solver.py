@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import jaxopt
 
 from advcloak_jax.errors import UserError
+from advcloak_jax.hull_polish import Algebra
 from advcloak_jax.hull_polish import polish as take_polish_steps
-
-_HIGHEST = jax.lax.Precision.HIGHEST
 
 _ROUNDING = 1e-7
 """Differences of the scaled objective below this are rounding."""
@@ -70,10 +69,13 @@ def _threshold_between(weights: jax.Array, lower: float, upper: float) -> jax.Ar
     The sum falls with t, linearly between the 2m places where a weight leaves `upper` or reaches `lower`. The last such
     place with a sum >= 1 starts the right piece, and on it the free weights give t in closed form.
     """
+
+    def last(places: jax.Array) -> jax.Array:
+        sums = jnp.sum(jnp.clip(weights[None, :] - places[:, None], lower, upper), axis=-1)
+        return jnp.max(jnp.where(sums >= 1, places, jnp.min(leaves_upper)))
+
     leaves_upper, reaches_lower = weights - upper, weights - lower
-    places = jnp.concatenate([leaves_upper, reaches_lower])
-    sums = jnp.sum(jnp.clip(weights[None, :] - places[:, None], lower, upper), axis=-1)
-    start = jnp.max(jnp.where(sums >= 1, places, jnp.min(places)))
+    start = jnp.maximum(last(leaves_upper), last(reaches_lower))
     at_upper, at_lower = leaves_upper > start, reaches_lower <= start
     free = ~(at_upper | at_lower)
     fixed = upper * jnp.sum(at_upper) + lower * jnp.sum(at_lower)
@@ -82,9 +84,7 @@ def _threshold_between(weights: jax.Array, lower: float, upper: float) -> jax.Ar
     return jnp.where(count > 0, threshold, start)
 
 
-def _value_and_gradient(weights: jax.Array, gram: jax.Array, linear: jax.Array) -> tuple[jax.Array, jax.Array]:
-    # A fixed step never asks for the value.
-    return jnp.zeros((), weights.dtype), jnp.matmul(gram, weights, precision=_HIGHEST) - linear
+LOOPS = Algebra(functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST), lambda matrix, place: matrix[place])
 
 
 @functools.partial(jax.jit, static_argnames=("lower", "upper", "iterations", "polish"))
@@ -102,8 +102,30 @@ def solve(
     satisfy.
     """
     size = linear.shape[-1]
+    one = functools.partial(solve_one, lower=lower, upper=upper, iterations=iterations, polish=polish, algebra=LOOPS)
+    images = jax.vmap(one, in_axes=(None, 0))
+    flat = jax.vmap(images)(gram.reshape(-1, size, size), linear.reshape(-1, *linear.shape[-2:]))
+    return flat.reshape(linear.shape)
+
+
+def solve_one(
+    gram: jax.Array,
+    linear: jax.Array,
+    *,
+    lower: float,
+    upper: float,
+    iterations: int,
+    polish: int,
+    algebra: Algebra,
+) -> jax.Array:
+    """One problem of `solve`, G [m, m] and b [m] to w [m]; but for `algebra`, of operations that Triton knows too."""
+
+    def gradient(weights: jax.Array) -> jax.Array:
+        return algebra.product(gram, weights) - linear
+
     solver = jaxopt.ProjectedGradient(
-        fun=_value_and_gradient,
+        # A fixed step never asks for the value.
+        fun=lambda weights: (jnp.zeros((), weights.dtype), gradient(weights)),
         value_and_grad=True,
         projection=lambda weights, _: project_weights(weights, lower, upper),
         stepsize=1.0,
@@ -111,30 +133,23 @@ def solve(
         tol=-1,
         maxiter=iterations,
         implicit_diff=False,
+        jit=False,
         unroll=False,
     )
-
-    def improve(start: jax.Array, person_gram: jax.Array, one_linear: jax.Array) -> jax.Array:
-        # `run` would compute an error in every step and ask it whether to go on, for which an accelerator must wait.
-        data = (None, person_gram, one_linear)
-        first = jaxopt.OptStep(start, solver.init_state(start, *data))
-        return jax.lax.fori_loop(0, iterations, lambda _, found: solver.update(*found, *data), first).params
-
-    def one(person_gram: jax.Array, one_linear: jax.Array) -> jax.Array:
-        # 0 * b makes the start vary over devices as b does: shard_map mistakes a replicated one for a constant.
-        start = 1 / size + 0 * one_linear
-        found = improve(start, person_gram, one_linear)
-        if not polish:
-            return found
-        tight_lower, tight_upper = effective_bounds(size, lower, upper)
-        polished = take_polish_steps(found, person_gram, one_linear, lower=tight_lower, upper=tight_upper, steps=polish)
-        polished = project_weights(polished, lower, upper)
-        change = polished - found
-        _, slope = _value_and_gradient(found + change / 2, person_gram, one_linear)
-        # The change sums to 0 but for rounding, which a slope common to all weights would magnify.
-        rise = jnp.vdot(change, slope - jnp.vdot(found, slope, precision=_HIGHEST), precision=_HIGHEST)
-        return jnp.where(rise <= _ROUNDING, polished, found)
-
-    images = jax.vmap(one, in_axes=(None, 0))
-    flat = jax.vmap(images)(gram.reshape(-1, size, size), linear.reshape(-1, *linear.shape[-2:]))
-    return flat.reshape(linear.shape)
+    # 0 * b makes the start vary over devices as b does: shard_map mistakes a replicated one for a constant.
+    start = 1 / linear.shape[-1] + 0 * linear
+    # `run` would compute an error in every step and ask it whether to go on, for which an accelerator must wait.
+    first = jaxopt.OptStep(start, solver.init_state(start))
+    found = jax.lax.fori_loop(0, iterations, lambda _, step: solver.update(*step), first).params
+    if not polish:
+        return found
+    tight_lower, tight_upper = effective_bounds(linear.shape[-1], lower, upper)
+    polished = take_polish_steps(
+        found, gram, linear, lower=tight_lower, upper=tight_upper, steps=polish, algebra=algebra
+    )
+    polished = project_weights(polished, lower, upper)
+    change = polished - found
+    slope = gradient(found + change / 2)
+    # The change sums to 0 but for rounding, which a slope common to all weights would magnify.
+    rise = jnp.sum(change * (slope - jnp.sum(found * slope)))
+    return jnp.where(rise <= _ROUNDING, polished, found)

@@ -93,7 +93,7 @@ def test_from_the_class_centre_enough_steps_find_the_minimum(problems):
     start = jnp.full(M, 1 / M)
 
     def one(gram, linear):
-        return hull_polish.polish(start, gram, linear, lower=0.0, upper=1.0, steps=60)
+        return hull_polish.polish(start, gram, linear, lower=0.0, upper=1.0, steps=60, algebra=hull_solver.LOOPS)
 
     found = jax.jit(jax.vmap(jax.vmap(one, in_axes=(None, 0))))(gram, linear)
     nearest = fitted.centre[:, None] + np.einsum("snm,smd->snd", found, fitted.rows)
