@@ -14,9 +14,11 @@ from typing import Literal, NamedTuple, assert_never
 import jax
 import jax.numpy as jnp
 
-from advcloak_jax import hull_solver
+from advcloak_jax import hull_kernel, hull_solver
 
 Kind = Literal["class-centre", "affine-hull", "convex-hull"]
+Solver = Literal["loops", "kernel"]
+"""How the convex hull's weights are found: loops of XLA's on any device, or one kernel of a GPU (`hull_kernel`)."""
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -79,20 +81,20 @@ def weights(
     upper: float = 1.0,
     iterations: int = 20,
     polish: int = 16,
+    solver: Solver = "loops",
 ) -> jax.Array:
     """Weights w [..., N, m] of the convex hull's points nearest to features [..., N, d] (Eq. 7), as constants.
 
     `lower` and `upper` bound each weight; they, the `iterations` of projected gradient and the `polish` active-set
     steps after them are static. The defaults agree with CVX also where the centred Gram matrix is nearly singular;
     without the polish, 20 iterations serve where its condition number is below 1e2, and 50 below 1e3. Raises UserError
-    for bounds that no weights satisfy.
+    for bounds that no weights satisfy, and as `hull_kernel.solve` does.
     """
     offset = jax.lax.stop_gradient(features).astype(jnp.float32) - subspace.centre[..., None, :]
     linear = jnp.einsum("...nd,...md->...nm", offset, subspace.rows, precision=_HIGHEST)
     scale = subspace.scale[..., None, None]
-    found = hull_solver.solve(
-        subspace.gram / scale, linear / scale, lower=lower, upper=upper, iterations=iterations, polish=polish
-    )
+    solve = hull_kernel.solve if solver == "kernel" else hull_solver.solve
+    found = solve(subspace.gram / scale, linear / scale, lower=lower, upper=upper, iterations=iterations, polish=polish)
     return jax.lax.stop_gradient(found)
 
 
@@ -105,12 +107,13 @@ def project(
     upper: float = 1.0,
     iterations: int = 20,
     polish: int = 16,
+    solver: Solver = "loops",
 ) -> jax.Array:
     """Points [..., N, d] of the subspace nearest to features [..., N, d], float32, as constants for the backward pass.
 
-    `lower`, `upper`, `iterations` and `polish` concern the convex hull only, see `weights`; all but the arrays is
-    static. The persons' axes `...` of both arguments are the same, so one call serves all persons of a batch. Raises
-    UserError as `weights` does.
+    `lower`, `upper`, `iterations`, `polish` and `solver` concern the convex hull only, see `weights`; all but the
+    arrays is static. The persons' axes `...` of both arguments are the same, so one call serves all persons of a
+    batch. Raises UserError as `weights` does.
     """
     features = jax.lax.stop_gradient(features).astype(jnp.float32)
     centre = subspace.centre[..., None, :]
@@ -121,7 +124,9 @@ def project(
             inside = jnp.einsum("...nd,...kd->...nk", features - centre, subspace.basis, precision=_HIGHEST)
             step = jnp.einsum("...nk,...kd->...nd", inside, subspace.basis, precision=_HIGHEST)
         case "convex-hull":
-            found = weights(subspace, features, lower=lower, upper=upper, iterations=iterations, polish=polish)
+            found = weights(
+                subspace, features, lower=lower, upper=upper, iterations=iterations, polish=polish, solver=solver
+            )
             step = jnp.einsum("...nm,...md->...nd", found, subspace.rows, precision=_HIGHEST)
         case _:
             assert_never(kind)
@@ -137,10 +142,20 @@ def squared_distance(
     upper: float = 1.0,
     iterations: int = 20,
     polish: int = 16,
+    solver: Solver = "loops",
 ) -> jax.Array:
     """Squared distance [..., N] of features [..., N, d] to the subspace; arguments as for `project`.
 
     Differentiable in `features`, with a gradient that is exact (Danskin) and finite everywhere, also inside the hull.
     """
-    nearest = project(subspace, features, kind=kind, lower=lower, upper=upper, iterations=iterations, polish=polish)
+    nearest = project(
+        subspace,
+        features,
+        kind=kind,
+        lower=lower,
+        upper=upper,
+        iterations=iterations,
+        polish=polish,
+        solver=solver,
+    )
     return jnp.sum(jnp.square(features.astype(jnp.float32) - nearest), axis=-1)

@@ -8,13 +8,14 @@ import argparse
 import importlib.util
 import itertools
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import topologies
 
+from advcloak_jax import subspace
 from advcloak_jax.errors import UserError
 from benchmarks import counts, gpu_programs, report, workloads
 from benchmarks.sizes import SIZES, STAGE_ONE, SUBSPACES, Size
@@ -25,6 +26,7 @@ PLUGINS = ("jax_plugins.xla_cuda13", "jax_plugins.xla_cuda12")
 COLUMNS = {
     "stage": "stage",
     "batch": "batch",
+    "a person's": "images_of_person",
     "compiled in s": "compile_seconds:.0f",
     "GFLOP/image": "gflop_per_image:.2f",
     "state and faces MiB": "arguments_mib:,.0f",
@@ -74,22 +76,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stages", nargs="+", default=[STAGE_ONE, "convex-hull"], choices=STAGES)
     parser.add_argument("--size", default="full", choices=SIZES, help="default %(default)s, as published")
     parser.add_argument("--batch", type=int, nargs="+", default=[64], help="images per step (default 64)")
-    parser.add_argument("--persons", type=int, default=4, help="persons of a batch of stage II (default %(default)s)")
+    parser.add_argument("--persons", type=int, help=workloads.PERSONS_HELP)
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"], help="default %(default)s")
+    solver = "of the convex hull: XLA's loops, or one kernel (default %(default)s)"
+    parser.add_argument("--projection-solver", default="loops", choices=get_args(subspace.Solver), help=solver)
 
 
 def run(options: argparse.Namespace) -> report.Outcome:
     """Every stage and batch. Raises UserError where JAX has no CUDA plugin, or a batch cannot be shared."""
     if options.quick:
-        options.size, options.batch, options.stages, options.persons = "quick", [4], options.stages[:1], 2
-    if odd := [batch for batch in options.batch if batch % options.persons]:
-        raise UserError(f"--batch {odd[0]} cannot be shared by {options.persons} persons; make it a multiple.")
+        options.size, options.batch, options.stages, options.persons = "quick", [4], options.stages[:1], None
+    per_person = {batch: workloads.images_of_person(batch, options.persons) for batch in options.batch}
     devices = absent_devices(GPUS[options.gpu])
     size = SIZES[options.size]
     rows = [
-        measure(kind, batch, options, size, devices) for kind, batch in itertools.product(options.stages, options.batch)
+        measure(kind, workloads.noise_faces(batch, size.image, per_person[batch]), options, size, devices)
+        for kind, batch in itertools.product(options.stages, options.batch)
     ]
-    settings = {name: getattr(options, name) for name in ("gpu", "size", "persons", "dtype")}
+    settings = {name: getattr(options, name) for name in ("gpu", "size", "persons", "dtype", "projection_solver")}
     notes = [
         "compiled, not run: no times. Products are the libraries', for XLA chooses its own by trying them on the GPU.",
         "MB moved: operands and results of every kernel, as if no cache held any; loops of unknown length count once.",
@@ -107,22 +111,22 @@ def absent_devices(gpu: Gpu) -> list[jax.Device]:
 
 
 def measure(
-    kind: str, batch: int, options: argparse.Namespace, size: Size, devices: list[jax.Device]
+    kind: str, faces: workloads.Faces, options: argparse.Namespace, size: Size, devices: list[jax.Device]
 ) -> dict[str, Any]:
     """One row."""
-    faces = workloads.noise_faces(batch, size.image, batch // options.persons)
     # Networks choose their forms for CPUs by the backend that JAX computes on, which is not the one compiled for.
     with mock.patch.object(jax, "default_backend", return_value="gpu"):
-        lowered = workloads.lowered(kind, size, faces, devices, jnp.dtype(options.dtype))
+        lowered = workloads.lowered(kind, size, faces, devices, jnp.dtype(options.dtype), options.projection_solver)
         began = time.perf_counter()
         # Triton's tiles are chosen by trying them on the GPU; those taken without one need not compile.
         compiled = lowered.compile({"xla_gpu_enable_triton_gemm": False})
     seconds = time.perf_counter() - began
     laid_out, launched = compiled.memory_analysis(), gpu_programs.count(compiled.as_text())
-    temporary = laid_out.temp_size_in_bytes / MIB
+    temporary, batch = laid_out.temp_size_in_bytes / MIB, len(faces.pixels)
     return {
         "stage": kind,
         "batch": batch,
+        "images_of_person": faces.per_person,
         "compile_seconds": seconds,
         "gflop_per_image": counts.step_flop(size) / 1e9,
         "arguments_mib": laid_out.argument_size_in_bytes / MIB,

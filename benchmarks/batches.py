@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", default=STAGE_ONE, choices=[STAGE_ONE, *SUBSPACES], help="default %(default)s")
     parser.add_argument("--size", default="full", choices=SIZES, help="default %(default)s, as published")
     parser.add_argument("--batch", type=int, nargs="+", default=[2, 4, 8, 16], help="default 2 4 8 16")
-    parser.add_argument("--persons", type=int, default=2, help="persons of a batch of stage II (default %(default)s)")
+    parser.add_argument("--persons", type=int, help=workloads.PERSONS_HELP)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="default %(default)s")
     parser.add_argument("--dispatch", type=int, default=1, help="steps per compiled call (default %(default)s)")
 
@@ -40,7 +40,8 @@ def run(options: argparse.Namespace) -> report.Outcome:
     rows: list[dict[str, Any]] = []
     notes = []
     for batch in options.batch:
-        faces = workloads.noise_faces(batch, size.image, max(1, batch // options.persons))
+        per_person = 1 if options.stage == STAGE_ONE else workloads.images_of_person(batch, options.persons)
+        faces = workloads.noise_faces(batch, size.image, per_person)
         try:
             step = workloads.stage(
                 options.stage, size, faces, variables, dtype=jnp.dtype(options.dtype), dispatch=options.dispatch

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", default=STAGES[0], choices=STAGES, help="default %(default)s")
     parser.add_argument("--size", default="full", choices=SIZES, help="default %(default)s, as published")
     parser.add_argument("--batch", type=int, default=8, help="images per step (default %(default)s)")
-    parser.add_argument("--persons", type=int, default=2, help="persons of a batch of stage II (default %(default)s)")
+    parser.add_argument("--persons", type=int, help=workloads.PERSONS_HELP)
     parser.add_argument("--dtype", default="float32", choices=DTYPES, help="default %(default)s")
     parser.add_argument(
         "--top", type=int, default=40, help="layers in the table; the file has all (default %(default)s)"
@@ -56,10 +56,8 @@ def run(options: argparse.Namespace) -> report.Outcome:
     """Profile a few steps of one stage on one device."""
     if options.quick:
         options.size, options.batch, options.repeats = "quick", 4, 1
-    if options.batch % options.persons:
-        raise UserError(f"--batch {options.batch} cannot be shared by {options.persons} persons; make it a multiple.")
-    size = SIZES[options.size]
-    faces = workloads.noise_faces(options.batch, size.image, options.batch // options.persons)
+    size, per_person = SIZES[options.size], workloads.images_of_person(options.batch, options.persons)
+    faces = workloads.noise_faces(options.batch, size.image, per_person)
     variables = workloads.fresh_variables(size)
     step = workloads.stage(options.stage, size, faces, variables, dtype=jnp.dtype(options.dtype))
     for _ in range(2):

@@ -89,9 +89,12 @@ def measure(kind: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     ours: dict[str, Callable[[], Any]] = {}
     spaces = jax.jit(subspace.fit)(jnp.asarray(features))
     given = jnp.asarray(embeddings)
-    for iterations, polish in itertools.product(options.iterations, options.polish):
-        solve = jax.jit(lambda s, e, n=iterations, p=polish: subspace.weights(s, e, iterations=n, polish=p))
-        ours[f"ours, {iterations} iterations, {polish} polish"] = lambda solve=solve: solve(spaces, given)
+    solvers = ("loops", "kernel") if jax.default_backend() == "gpu" else ("loops",)
+    for solver, iterations, polish in itertools.product(solvers, options.iterations, options.polish):
+        how = {"iterations": iterations, "polish": polish, "solver": solver}
+        solve = jax.jit(lambda s, e, how=how: subspace.weights(s, e, **how))
+        name = f"ours, {iterations} iterations, {polish} polish" + ", one kernel" * (solver == "kernel")
+        ours[name] = lambda solve=solve: solve(spaces, given)
 
     flat = [(features[i // options.images], embeddings.reshape(count, -1)[i]) for i in range(checked)]
     peers: dict[str, hulls.Weights] = {"cvxpy, rebuilt": hulls.cvxpy_rebuilt}

@@ -4,12 +4,13 @@ import argparse
 import importlib.util
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from advcloak_jax import subspace
 from advcloak_jax.errors import UserError
 from benchmarks import counts, energy, handover, hardware, report, timing, workloads
 from benchmarks.sizes import SIZES, STAGE_ONE, SUBSPACES, Size
@@ -51,10 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", default="full", choices=SIZES, help="default %(default)s, as published")
     batch = "images per step (default 8); with several, every way is also compared at the best batch of its own"
     parser.add_argument("--batch", type=int, nargs="+", default=[8], help=batch)
-    parser.add_argument("--persons", type=int, default=2, help="persons of a batch of stage II (default %(default)s)")
+    parser.add_argument("--persons", type=int, help=workloads.PERSONS_HELP)
     parser.add_argument("--dtype", default="float32", choices=DTYPES, help="default %(default)s")
     parser.add_argument("--devices", type=int, default=1, help="devices that share the batch (default %(default)s)")
     parser.add_argument("--dispatch", type=int, default=1, help="steps per compiled call (default %(default)s)")
+    solver = "of the convex hull: XLA's loops, or one kernel of a GPU (default %(default)s)"
+    parser.add_argument("--projection-solver", default="loops", choices=get_args(subspace.Solver), help=solver)
     parser.add_argument("--peers", nargs="*", default=[], help="ways of the PyTorch peer, or 'all' (default: none)")
 
 
@@ -63,8 +66,7 @@ def run(options: argparse.Namespace) -> report.Outcome:
     if options.quick:
         options.size, options.repeats, options.stages = "quick", 1, options.stages[:1]
         options.batch = [4, 8][: len(options.batch)]
-    if odd := [batch for batch in options.batch if batch % options.persons]:
-        raise UserError(f"--batch {odd[0]} cannot be shared by {options.persons} persons; make it a multiple.")
+    per_person = {batch: workloads.images_of_person(batch, options.persons) for batch in options.batch}
     peers = peer_ways(options.peers)
     if peers:
         from benchmarks.peers import device
@@ -75,10 +77,12 @@ def run(options: argparse.Namespace) -> report.Outcome:
     rows: list[dict[str, Any]] = []
     too_large: list[str] = []
     for kind, batch in itertools.product(options.stages, options.batch):
-        measured, left_out = measure(kind, batch, options, size, peers, hardware.mfu_base(peak))
+        faces = workloads.noise_faces(batch, size.image, per_person[batch])
+        measured, left_out = measure(kind, faces, options, size, peers, hardware.mfu_base(peak))
         rows += measured
         too_large += [f"a batch of {batch} does not fit the memory: {way}, {kind}." for way in left_out]
-    settings = {name: getattr(options, name) for name in ("size", "batch", "persons", "dtype", "devices", "dispatch")}
+    named = ("size", "batch", "persons", "dtype", "devices", "dispatch", "projection_solver")
+    settings = {name: getattr(options, name) for name in named}
     notes = [
         f"MFU: of {hardware.mfu_base(peak) / 1e9:,.0f} GFLOP/s, the published peak or else the measured matrix rate.",
         "ours is: how many times faster our step is than that way's, medians of calls made in turns.",
@@ -162,13 +166,13 @@ def check_parameters(size: Size) -> dict[str, int]:
 
 
 def measure(
-    kind: str, batch: int, options: argparse.Namespace, size: Size, peers: list[str], peak: float
+    kind: str, faces: workloads.Faces, options: argparse.Namespace, size: Size, peers: list[str], peak: float
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of one stage, ours, then every way of the peer; and the ways for which the memory is too small.
 
     Where it is too small for ours, nothing is measured.
     """
-    faces = workloads.noise_faces(batch, size.image, batch // options.persons)
+    batch = len(faces.pixels)
     if peers:
         from benchmarks.peers import comparison
 
@@ -187,6 +191,7 @@ def measure(
             dtype=jnp.dtype(options.dtype),
             devices=devices,
             dispatch=options.dispatch,
+            solver=options.projection_solver,
         )
         # The steps that are compared come first: later ones differ by rounding that Adam has enlarged.
         first = [{name: np.asarray(value)[0] for name, value in ours().items()} for _ in range(2)]
@@ -212,6 +217,7 @@ def measure(
     for name, found in timings.items():
         items, steps = (ours.items, ours.steps) if name == "ours" else (batch, 1)
         row: dict[str, Any] = {"stage": kind, "size": options.size, "batch": batch, "way": name}
+        row["images_of_person"] = faces.per_person
         row |= found.summary(items, devices=len(devices), steps=steps)
         for place, turns in places.items():
             row[f"images_per_second_{place}"] = timing.chosen(found, turns).rates(items)

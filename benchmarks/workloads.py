@@ -11,6 +11,7 @@ import optax
 
 from advcloak_jax import images, subspace
 from advcloak_jax.config import ImageConfig, PersonConfig
+from advcloak_jax.errors import UserError
 from advcloak_jax.networks.discriminator import Discriminator
 from advcloak_jax.networks.generator import Generator
 from advcloak_jax.recognizers import zoo
@@ -20,6 +21,8 @@ from benchmarks import counts
 from benchmarks.sizes import STAGE_ONE, Size
 
 PyTree = Any
+PUBLISHED_IMAGES = 16
+PERSONS_HELP = "persons of a batch of stage II (default: 16 images each, as published, but two persons at least)"
 
 
 class Faces(NamedTuple):
@@ -105,6 +108,18 @@ def noise_faces(batch: int, side: int, per_person: int, seed: int = 0) -> Faces:
     return Faces(pixels.clip(0, 255).astype(np.uint8).reshape(batch, side, side, 3), per_person)
 
 
+def images_of_person(batch: int, persons: int | None) -> int:
+    """Images of a person in stage II's batch, shared by so many `persons`; without them as published, 16 images each,
+    but never fewer than two persons.
+
+    Raises UserError when the batch cannot be shared.
+    """
+    sharing = persons or max(2, batch // PUBLISHED_IMAGES)
+    if batch % sharing:
+        raise UserError(f"--batch {batch} cannot be shared by {sharing} persons; make it a multiple, or set --persons.")
+    return batch // sharing
+
+
 def surrogate_module(size: Size, dtype: Any = jnp.float32) -> Any:
     """The surrogate of a size."""
     return zoo.build(
@@ -131,12 +146,13 @@ def fresh_variables(size: Size, seed: int = 0) -> Variables:
     return Variables(*(jax.tree_util.tree_map_with_path(draw, of_module) for of_module in shapes))
 
 
-def settings(kind: str, batch: int, per_person: int) -> ImageConfig:
-    """Published settings of a stage."""
+def settings(kind: str, batch: int, per_person: int, solver: subspace.Solver = "loops") -> ImageConfig:
+    """Published settings of a stage; solver: of the convex hull."""
     if kind == STAGE_ONE:
         return ImageConfig(batch=batch)
     # Warm-up would compute both the class centre and the hull; what lasts is the hull.
-    return PersonConfig(persons=batch // per_person, subspace=kind, warmup_epochs=0)  # type: ignore[arg-type]
+    persons = batch // per_person
+    return PersonConfig(persons=persons, subspace=kind, warmup_epochs=0, projection_solver=solver)  # type: ignore[arg-type]
 
 
 def stage(
@@ -150,15 +166,17 @@ def stage(
     dispatch: int = 1,
     learning_rate: float | None = None,
     cached: bool = True,
+    solver: subspace.Solver = "loops",
     compiler: Mapping[str, Any] | None = None,
 ) -> Workload:
     """Stage I, or stage II with the subspace `kind`, on a batch that is always the same; `dispatch` steps a call.
 
     compiler: options of XLA by their names.
     cached: the originals' embeddings stay on the device, as in training; else stage I makes them in every step.
+    solver: how the convex hull's weights are found.
     """
     devices = devices or jax.local_devices()[:1]
-    made = make_parts(kind, size, faces, devices, dtype, dispatch, learning_rate, cached)
+    made = make_parts(kind, size, faces, devices, dtype, dispatch, learning_rate, cached, solver)
     initial, resident = made.begin(variables)
     # The state is donated, so each workload has a copy of its own.
     placed = placement.replicate(jax.tree.map(jnp.copy, initial), devices)
@@ -168,9 +186,16 @@ def stage(
     return Workload(made.program, placed, resident, chunk, len(faces.pixels) * dispatch, dispatch, compiler)
 
 
-def lowered(kind: str, size: Size, faces: Faces, devices: list[jax.Device], dtype: Any = jnp.float32) -> Any:
+def lowered(
+    kind: str,
+    size: Size,
+    faces: Faces,
+    devices: list[jax.Device],
+    dtype: Any = jnp.float32,
+    solver: subspace.Solver = "loops",
+) -> Any:
     """The same step lowered for `devices`, which need not be there: of its state and faces, shapes alone are made."""
-    made = make_parts(kind, size, faces, devices, dtype)
+    made = make_parts(kind, size, faces, devices, dtype, solver=solver)
     state, resident = jax.eval_shape(lambda: made.begin(fresh_variables(size)))
     return made.program.lower(state, resident, jax.eval_shape(lambda: made.chunk))
 
@@ -184,10 +209,11 @@ def make_parts(
     dispatch: int = 1,
     learning_rate: float | None = None,
     cached: bool = True,
+    solver: subspace.Solver = "loops",
 ) -> Parts:
     """What `stage` puts together; its arguments are explained there."""
     batch = len(faces.pixels)
-    config = settings(kind, batch, faces.per_person)
+    config = settings(kind, batch, faces.per_person, solver)
     gan = steps.Gan(
         Generator(size.generator, dtype=dtype, axis_name=steps.DEVICES),
         Discriminator(size.discriminator, dtype=dtype, axis_name=steps.DEVICES),

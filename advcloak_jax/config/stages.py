@@ -9,6 +9,7 @@ from advcloak_jax.config.training import TrainConfig
 Subspace = Literal["plain", "affine-hull", "class-centre", "convex-hull"]
 Distance = Literal["cosine", "euclidean"]
 Masks = Literal["person", "image"]
+ProjectionSolver = Literal["loops", "kernel"]
 NO_STAGE_ONE = "none"
 """What --generator says when stage II starts from fresh networks."""
 
@@ -101,6 +102,9 @@ class PersonConfig(ImageConfig):
     """Projected-gradient iterations of the hull projection."""
     projection_polish: int = 16
     """Active-set steps after them, which make the projection exact also where photos are nearly alike; 0: none."""
+    projection_solver: ProjectionSolver = "loops"
+    """The projection as XLA's loops, or as one kernel of a GPU (for 2, 4, 8, 16, 32 or 64 images of a person; compiled
+    for GPUs and tested on CPUs, but not measured on a GPU yet)."""
     learning_rate: float = 2e-8
     lambda_adversarial: float = 15.0
 

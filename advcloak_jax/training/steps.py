@@ -221,6 +221,7 @@ def person_step(
             upper=settings.upper,
             iterations=settings.projection_iterations,
             polish=settings.projection_polish,
+            solver=settings.projection_solver,
         )
         if settings.subspace != "convex-hull" or warmup_steps == 0:
             return nearest
