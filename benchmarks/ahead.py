@@ -78,8 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[64], help="images per step (default 64)")
     parser.add_argument("--persons", type=int, help=workloads.PERSONS_HELP)
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"], help="default %(default)s")
-    solver = "of the convex hull: XLA's loops, or one kernel (default %(default)s)"
-    parser.add_argument("--projection-solver", default="loops", choices=get_args(subspace.Solver), help=solver)
+    solver = "of the convex hull: XLA's loops, one kernel, or both one after the other (default loops)"
+    solvers = get_args(subspace.Solver)
+    parser.add_argument("--projection-solver", nargs="+", default=["loops"], choices=solvers, help=solver)
 
 
 def run(options: argparse.Namespace) -> report.Outcome:
@@ -90,10 +91,11 @@ def run(options: argparse.Namespace) -> report.Outcome:
     devices = absent_devices(GPUS[options.gpu])
     size = SIZES[options.size]
     rows = [
-        measure(kind, workloads.noise_faces(batch, size.image, per_person[batch]), options, size, devices)
+        measure(kind, workloads.noise_faces(batch, size.image, per_person[batch]), solver, options, size, devices)
         for kind, batch in itertools.product(options.stages, options.batch)
+        for solver in (options.projection_solver if kind == "convex-hull" else ["loops"])
     ]
-    settings = {name: getattr(options, name) for name in ("gpu", "size", "persons", "dtype", "projection_solver")}
+    settings = {name: getattr(options, name) for name in ("gpu", "size", "persons", "dtype")}
     notes = [
         "compiled, not run: no times. Products are the libraries', for XLA chooses its own by trying them on the GPU.",
         "MB moved: operands and results of every kernel, as if no cache held any; loops of unknown length count once.",
@@ -111,12 +113,17 @@ def absent_devices(gpu: Gpu) -> list[jax.Device]:
 
 
 def measure(
-    kind: str, faces: workloads.Faces, options: argparse.Namespace, size: Size, devices: list[jax.Device]
+    kind: str,
+    faces: workloads.Faces,
+    solver: subspace.Solver,
+    options: argparse.Namespace,
+    size: Size,
+    devices: list[jax.Device],
 ) -> dict[str, Any]:
     """One row."""
     # Networks choose their forms for CPUs by the backend that JAX computes on, which is not the one compiled for.
     with mock.patch.object(jax, "default_backend", return_value="gpu"):
-        lowered = workloads.lowered(kind, size, faces, devices, jnp.dtype(options.dtype), options.projection_solver)
+        lowered = workloads.lowered(kind, size, faces, devices, jnp.dtype(options.dtype), solver)
         began = time.perf_counter()
         # Triton's tiles are chosen by trying them on the GPU; those taken without one need not compile.
         compiled = lowered.compile({"xla_gpu_enable_triton_gemm": False})
@@ -124,7 +131,7 @@ def measure(
     laid_out, launched = compiled.memory_analysis(), gpu_programs.count(compiled.as_text())
     temporary, batch = laid_out.temp_size_in_bytes / MIB, len(faces.pixels)
     return {
-        "stage": kind,
+        "stage": kind + " in one kernel" * (solver == "kernel"),
         "batch": batch,
         "images_of_person": faces.per_person,
         "compile_seconds": seconds,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from advcloak_jax.errors import UserError
 from benchmarks import __main__ as command
 from benchmarks import ahead, gpu_programs, workloads
 from benchmarks.sizes import SIZES, STAGE_ONE
@@ -76,6 +77,30 @@ def test_a_step_is_lowered_from_shapes_alone_as_it_is_with_arrays(kind: str) -> 
     state, resident = parts.begin(workloads.fresh_variables(size))
     with_arrays = parts.program.lower(state, resident, parts.chunk).as_text()
     assert workloads.lowered(kind, size, faces, devices).as_text() == with_arrays
+
+
+def test_a_batch_is_shared_by_16_images_a_person_as_published_unless_it_is_small() -> None:
+    shares = {batch: workloads.images_of_person(batch, None) for batch in (2, 4, 32, 64, 256)}
+    assert shares == {2: 1, 4: 2, 32: 16, 64: 16, 256: 16}
+    assert workloads.images_of_person(64, 2) == 32
+    for batch, persons in ((6, 4), (3, None)):
+        with pytest.raises(UserError, match=f"--batch {batch} cannot be shared"):
+            workloads.images_of_person(batch, persons)
+
+
+def test_with_the_hull_in_one_kernel_a_step_lowers_to_no_loop_of_the_solvers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    size, devices = SIZES["quick"], jax.local_devices()[:1]
+    faces = workloads.noise_faces(4, size.image, 2)
+    lowered = {}
+    for solver in ("loops", "kernel"):
+        parts = workloads.make_parts("convex-hull", size, faces, devices, jnp.float32, solver=solver)
+        state, resident = jax.eval_shape(lambda parts=parts: parts.begin(workloads.fresh_variables(size)))
+        traced = parts.program.trace(state, resident, jax.eval_shape(lambda parts=parts: parts.chunk))
+        lowered[solver] = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert "hull_projection" not in lowered["loops"]
+    assert lowered["kernel"].count("hull_projection") >= 1
+    assert lowered["loops"].count("stablehlo.while") - lowered["kernel"].count("stablehlo.while") == 3
 
 
 def test_without_the_plugin_there_is_one_clear_sentence(
