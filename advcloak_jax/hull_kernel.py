@@ -8,8 +8,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import pallas
-from jax.experimental.pallas import triton
 
 from advcloak_jax import hull_solver
 from advcloak_jax.errors import UserError
@@ -48,6 +46,10 @@ def solve(
     `interpret` runs it on any device, slowly, to test it. Raises UserError as `require_usable` does, and for bounds
     that no weights satisfy.
     """
+    # Here, because nothing else needs them and every program would take a tenth of a second longer to start.
+    from jax.experimental import pallas
+    from jax.experimental.pallas import triton
+
     size = linear.shape[-1]
     require_usable(size, interpret=interpret)
     one = functools.partial(
