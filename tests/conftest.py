@@ -1,6 +1,8 @@
 """Two simulated CPU devices for every test, and quick compilation for those that ask for it."""
 
+import gc
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -13,9 +15,18 @@ import jax
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Modules with slow tests first: two processes that share the modules then end at about the same time."""
+    """Modules with slow tests, then those with many: two processes that share them then end at about the same time."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    sizes = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in slow, 0 if item.path in slow else -sizes[item.path]))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def spare_the_collector() -> Iterator[None]:
+    """What a module leaves behind, programs above all, is not for Python's collector to look through ever after."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 """Fields that mean nothing without another one."""
 LITERALS = {
     "masks": "image",
+    "projection_solver": "kernel",
     "mirror": "yes",
     "classifier": "sharded",
     "sampling": "balanced",
