@@ -94,6 +94,7 @@ def polish(
     free = (weights > lower + _AT_BOUND) & (weights < upper - _AT_BOUND)
 
     def admit(place: jax.Array, inverse: jax.Array) -> jax.Array:
+        # A sum, because Triton knows no `any`.
         wanted = jnp.sum(jnp.where(free & (places == place), 1.0, 0.0)) > 0
         return _enter(inverse, ridged, place, wanted, algebra)
 
