@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from advcloak_jax import images, subspace
-from advcloak_jax.config import ImageConfig, PersonConfig
+from advcloak_jax.config import ImageConfig, PersonConfig, SplitConfig
 from advcloak_jax.errors import UserError
 from advcloak_jax.networks.discriminator import Discriminator
 from advcloak_jax.networks.generator import Generator
@@ -21,7 +21,6 @@ from benchmarks import counts
 from benchmarks.sizes import STAGE_ONE, Size
 
 PyTree = Any
-PUBLISHED_IMAGES = 16
 PERSONS_HELP = "persons of a batch of stage II (default: 16 images each, as published, but two persons at least)"
 
 
@@ -114,8 +113,8 @@ def images_of_person(batch: int, persons: int | None) -> int:
 
     Raises UserError when the batch cannot be shared.
     """
-    sharing = persons or max(2, batch // PUBLISHED_IMAGES)
-    if batch % sharing:
+    sharing = max(2, batch // SplitConfig().generator_images) if persons is None else persons
+    if sharing < 1 or batch % sharing:
         raise UserError(f"--batch {batch} cannot be shared by {sharing} persons; make it a multiple, or set --persons.")
     return batch // sharing
 

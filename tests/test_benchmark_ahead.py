@@ -83,7 +83,7 @@ def test_a_batch_is_shared_by_16_images_a_person_as_published_unless_it_is_small
     shares = {batch: workloads.images_of_person(batch, None) for batch in (2, 4, 32, 64, 256)}
     assert shares == {2: 1, 4: 2, 32: 16, 64: 16, 256: 16}
     assert workloads.images_of_person(64, 2) == 32
-    for batch, persons in ((6, 4), (3, None)):
+    for batch, persons in ((6, 4), (3, None), (8, 0)):
         with pytest.raises(UserError, match=f"--batch {batch} cannot be shared"):
             workloads.images_of_person(batch, persons)
 

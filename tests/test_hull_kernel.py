@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 STEPS = {"iterations": 20, "polish": 16}
 
 
-def make_problems(images: int = M) -> tuple[np.ndarray, np.ndarray, np.ndarray, jax.Array]:
+def make_problems(images: int = M) -> tuple[np.ndarray, np.ndarray, np.ndarray, subspace.Subspace]:
     """Scaled Gram matrices [P, m, m], linear terms [P, N, m], points [P, N, d] and spaces, of every set of features."""
     rng = np.random.default_rng(0)
     made = [make_set(name, rng) for name in SETS]
@@ -41,7 +41,7 @@ def distances(weights: jax.Array, points: np.ndarray, spaces: subspace.Subspace)
 @pytest.mark.parametrize("images", [4, M])
 def test_finds_the_distances_that_the_loops_find(images: int, lower: float, upper: float) -> None:
     gram, linear, points, spaces = make_problems(images)
-    bounds = {"lower": lower, "upper": max(upper, 1 / images)}
+    bounds = {"lower": lower, "upper": upper}
     looped = distances(hull_solver.solve(gram, linear, **bounds, **STEPS), points, spaces)
     kernel = distances(hull_kernel.solve(gram, linear, **bounds, **STEPS, interpret=True), points, spaces)
     np.testing.assert_allclose(kernel, looped, rtol=1e-4)
@@ -113,3 +113,7 @@ def test_stage_two_is_refused_before_anything_is_loaded() -> None:
     split = SimpleNamespace(generator_images=np.zeros((3, 4), int))
     with pytest.raises(UserError, match="needs a GPU"):
         cloak.build_person(PersonConfig(projection_solver="kernel", surrogate="none such"), None, split)  # type: ignore[arg-type]
+    # Where no hull is projected onto, it goes on to what is missing next.
+    plain = PersonConfig(projection_solver="kernel", surrogate="none such", subspace="plain")
+    with pytest.raises(UserError, match="none such"):
+        cloak.build_person(plain, None, split)  # type: ignore[arg-type]

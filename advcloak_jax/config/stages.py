@@ -104,7 +104,7 @@ class PersonConfig(ImageConfig):
     """Active-set steps after them, which make the projection exact also where photos are nearly alike; 0: none."""
     projection_solver: ProjectionSolver = "loops"
     """The projection as XLA's loops, or as one kernel of a GPU (for 2, 4, 8, 16, 32 or 64 images of a person; compiled
-    for GPUs and tested on CPUs, but not measured on a GPU yet)."""
+    for GPUs and tested on CPUs, but not run on a GPU yet)."""
     learning_rate: float = 2e-8
     lambda_adversarial: float = 15.0
 

@@ -223,7 +223,7 @@ def build_person(config: PersonConfig, faces: FaceSet, split: Split) -> Job:
     persons, per_person = split.generator_images.shape
     if persons < config.persons:
         raise UserError(f"--persons {config.persons} is more than the {persons} of --split.generator; lower it.")
-    if config.projection_solver == "kernel":
+    if config.subspace == "convex-hull" and config.projection_solver == "kernel":
         hull_kernel.require_usable(per_person)
     devices = placement.pick_devices(config.devices, config.persons, "--persons")
     surrogate = load_surrogate(config)
