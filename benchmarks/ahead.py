@@ -34,6 +34,7 @@ COLUMNS = {
     "MiB/image": "temporary_mib_per_image:,.1f",
     "kernels a step": "kernels:,d",
     "loops of unknown length": "open_loops:d",
+    "maps as kernels": "maps_as_kernels:d",
     "MB moved/image": "moved_mb_per_image:,.0f",
 }
 
@@ -99,6 +100,7 @@ def run(options: argparse.Namespace) -> report.Outcome:
     notes = [
         "compiled, not run: no times. Products are the libraries', for XLA chooses its own by trying them on the GPU.",
         "MB moved: operands and results of every kernel, as if no cache held any; loops of unknown length count once.",
+        "maps as kernels: convolutions in which XLA takes a map for the kernel and images for channels, slow on a GPU.",
     ]
     return report.Outcome(settings, {"rows": rows}, report.table(rows, COLUMNS), notes)
 
@@ -141,5 +143,6 @@ def measure(
         "temporary_mib_per_image": temporary / batch,
         "kernels": launched.kernels,
         "open_loops": launched.open_loops,
+        "maps_as_kernels": launched.maps_as_kernels,
         "moved_mb_per_image": launched.bytes / 1e6 / batch,
     }

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from advcloak_jax.networks import products
-from advcloak_jax.networks.convolution import convolution, oblong, pointwise, upsample_conv
-from advcloak_jax.networks.layers import LayerNorm
+from advcloak_jax.networks.convolution import convolution, oblong, pointwise
+from advcloak_jax.networks.norms import LayerNorm
+from advcloak_jax.networks.upsampling import upsample_conv
 from advcloak_jax.recognizers import feature_maps
 from advcloak_jax.recognizers.depthwise import depthwise
 from benchmarks.candidate_parts import Pair, bound, by_all, noise, without_winograd

@@ -16,9 +16,10 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from advcloak_jax.networks import winograd
-from advcloak_jax.networks.convolution import convolution, upsample_conv
+from advcloak_jax.networks.convolution import convolution
 from advcloak_jax.networks.generator import Generator
-from advcloak_jax.networks.layers import BatchNorm
+from advcloak_jax.networks.norms import BatchNorm
+from advcloak_jax.networks.upsampling import upsample_conv
 from advcloak_jax.recognizers.recognizer import embed, normalise
 from benchmarks import workloads
 from benchmarks.folded_surrogate import fold, folded_features

@@ -38,6 +38,11 @@ def result_bytes(shape: str) -> int:
     return sum(_arrays(shape))
 
 
+def result_elements(shape: str) -> int:
+    """Values of a shape in HLO text, of all arrays of a tuple."""
+    return sum(_bytes(kind, sides) // max(WIDTH[kind], 1) for kind, sides in _ARRAY.findall(shape))
+
+
 def _arrays(shape: str) -> list[int]:
     return [_bytes(kind, sides) for kind, sides in _ARRAY.findall(shape)]
 

@@ -3,28 +3,36 @@
 import re
 from typing import NamedTuple
 
-from benchmarks.collectives import result_bytes
+from benchmarks.collectives import result_bytes, result_elements
 
 FREE = {"parameter", "get-tuple-element", "tuple", "bitcast", "constant", "after-all"}
 """Instructions that launch nothing."""
 
 _HEAD = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) \(.*\{$")
 _LINE = re.compile(r"(?:ROOT )?%?(?P<name>[\w.\-]+) = (?P<shape>\(.*?\)|\S+) (?P<operation>[\w\-]+)\((?P<rest>.*)$")
+_WINDOW = re.compile(r"window=\{size=(\d+)x(\d+)")
+_FUSED = re.compile(r"calls=%?([\w.\-]+)")
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CALLED = re.compile(
     r"(?:body|to_apply|branch_computations|true_computation|false_computation)=(?:\{([^}]*)\}|%?([\w.\-]+))"
 )
 
 
-class Launched(NamedTuple):
-    """Kernels and library calls of one run, the bytes of their operands and results, and loops of unknown length.
+WIDEST = 7
+"""Pixels of the networks' largest kernels."""
 
-    Such a loop counts as if it ran once.
+
+class Launched(NamedTuple):
+    """Kernels and library calls of one run, the bytes of their operands and results, and what hints at slow ones.
+
+    open_loops: of unknown length; each counts as if it ran once. maps_as_kernels: convolutions that have a kernel of
+    more than WIDEST pixels, because XLA took a map for it, and images for channels.
     """
 
     kernels: int = 0
     bytes: int = 0
     open_loops: int = 0
+    maps_as_kernels: int = 0
 
     def __add__(self, other: "Launched") -> "Launched":  # type: ignore[override]
         return Launched(*(a + b for a, b in zip(self, other, strict=True)))
@@ -51,12 +59,12 @@ def count(program: str) -> Launched:
 
 def _of_body(bodies: dict[str, list[str]], name: str) -> Launched:
     """One computation, with those that it calls as often as it does."""
-    total, sizes = Launched(), dict[str, int]()
+    total, shapes = Launched(), dict[str, str]()
     for line in bodies[name]:
         match = _LINE.match(line)
         if match is None:
             continue
-        sizes[match["name"]] = result_bytes(match["shape"])
+        shapes[match["name"]] = match["shape"]
         if match["operation"] in FREE:
             continue
         if match["operation"] in ("while", "conditional", "call"):
@@ -65,9 +73,25 @@ def _of_body(bodies: dict[str, list[str]], name: str) -> Launched:
                 for called in (several or one).split(", "):
                     inside = _of_body(bodies, called.strip("% "))
                     times = int(trips[1]) if trips else 1
-                    total += Launched(inside.kernels * times, inside.bytes * times, inside.open_loops)
+                    total += inside._replace(kernels=inside.kernels * times, bytes=inside.bytes * times)
             total += Launched(open_loops=int(match["operation"] == "while" and not trips))
             continue
-        operands = re.findall(r"%([\w.\-]+)", match["rest"].split("), ")[0])
-        total += Launched(1, sizes[match["name"]] + sum(sizes.get(operand, 0) for operand in operands))
+        operands = [shapes.get(name, "") for name in re.findall(r"%([\w.\-]+)", match["rest"].split("), ")[0])]
+        read = sum(map(result_bytes, operands))
+        if _is_slice(bodies, match["operation"], match["rest"]):
+            # Of each operand a value for each of the result at most.
+            taken = result_elements(match["shape"])
+            read = sum(result_bytes(x) * min(taken, result_elements(x)) // max(result_elements(x), 1) for x in operands)
+        window = _WINDOW.search(line) if match["operation"] == "custom-call" else None
+        wide = window is not None and max(int(window[1]), int(window[2])) > WIDEST
+        total += Launched(1, result_bytes(match["shape"]) + read, 0, int(wide))
     return total
+
+
+def _is_slice(bodies: dict[str, list[str]], operation: str, rest: str) -> bool:
+    """Whether an instruction slices, by itself or at the end of what is fused."""
+    fused = _FUSED.search(rest) if operation == "fusion" else None
+    if fused is None:
+        return operation == "slice"
+    roots = (_LINE.match(line) for line in bodies[fused[1]] if line.startswith("ROOT "))
+    return any(root is not None and root["operation"] == "slice" for root in roots)

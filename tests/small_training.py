@@ -11,7 +11,7 @@ import optax
 
 from advcloak_jax import subspace
 from advcloak_jax.config import PersonConfig
-from advcloak_jax.networks.layers import BatchNorm
+from advcloak_jax.networks.norms import BatchNorm
 from advcloak_jax.recognizers.recognizer import embed
 from advcloak_jax.training import parallel, placement, state, steps
 

@@ -36,6 +36,12 @@ HloModule jit_run, entry_computation_layout={()->f32[]}
   ROOT %go = pred[] constant(true)
 }
 
+%fused_slice (b: f32[4,2]) -> f32[1,2] {
+  %b = f32[4,2]{1,0} parameter(0)
+  %negated = f32[4,2]{1,0} negate(%b)
+  ROOT %row = f32[1,2]{1,0} slice(%negated), slice={[0:1], [0:2]}
+}
+
 ENTRY %main (x.1: f32[4,2], y: bf16[8]) -> f32[] {
   %x.1 = f32[4,2]{1,0} parameter(0)
   %y = bf16[8]{0} parameter(1)
@@ -44,6 +50,9 @@ ENTRY %main (x.1: f32[4,2], y: bf16[8]) -> f32[] {
   %open = (s32[], f32[4,2]{1,0}) while(%known), condition=%condition, body=%body
   %z = f32[4,2]{1,0} get-tuple-element(%open), index=1
   %conv = (bf16[8]{0}, u8[0]{0}) custom-call(%y, %y), custom_call_target="__cudnn$convForward"
+  %wide = (bf16[8]{0}, u8[0]{0}) custom-call(%y, %y), window={size=57x57 pad=1_1x1_1}, custom_call_target="__cudnn$convForward"
+  %small = (bf16[8]{0}, u8[0]{0}) custom-call(%y, %y), window={size=7x7 pad=3_3x3_3}, custom_call_target="__cudnn$convForward"
+  %first = f32[1,2]{1,0} fusion(%x.1), kind=kLoop, calls=%fused_slice
   %p = pred[] constant(true)
   %either = f32[4,2]{1,0} conditional(%p, %known, %open), true_computation=%body, false_computation=%body
   ROOT %reduced = f32[] fusion(%z), kind=kInput, calls=%fused_add
@@ -52,9 +61,9 @@ ENTRY %main (x.1: f32[4,2], y: bf16[8]) -> f32[] {
 
 
 def test_kernels_count_as_often_as_their_loops_run_and_in_both_branches() -> None:
-    inside, convolution, last = 2 * 4 * 2 * 4, 3 * 8 * 2, 4 * 2 * 4 + 4
+    inside, convolution, row, last = 2 * 4 * 2 * 4, 3 * 8 * 2, 2 * 2 * 4, 4 * 2 * 4 + 4
     found = gpu_programs.count(PROGRAM)
-    assert found == gpu_programs.Launched(5 + 1 + 2 + 2, 8 * inside + convolution + last, 1)
+    assert found == gpu_programs.Launched(5 + 1 + 3 + 1 + 2 + 1, 8 * inside + 3 * convolution + row + last, 1, 1)
     with pytest.raises(ValueError, match="ENTRY"):
         gpu_programs.count("HloModule empty")
 
@@ -121,5 +130,5 @@ def test_a_step_compiles_for_a_gpu_that_is_not_there(tmp_path: Path) -> None:
     assert command.main(["ahead", "--quick", "--out", str(out)]) == 0
     (row,) = json.loads(out.read_text())["rows"]
     assert row["kernels"] > 100
-    assert row["open_loops"] == 0
+    assert row["open_loops"] == row["maps_as_kernels"] == 0
     assert row["moved_mb_per_image"] > 0

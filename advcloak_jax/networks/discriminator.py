@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from advcloak_jax.networks.generator import scale_input
-from advcloak_jax.networks.layers import TORCH_UNIFORM, BatchNorm, Dtype, conv
+from advcloak_jax.networks.layers import TORCH_UNIFORM, Dtype, conv
+from advcloak_jax.networks.norms import BatchNorm
 
 
 class Discriminator(nn.Module):

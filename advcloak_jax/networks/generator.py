@@ -5,15 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from advcloak_jax.errors import UserError
-from advcloak_jax.networks.layers import (
-    KAIMING_NORMAL_TRANSPOSED,
-    BatchNorm,
-    Dtype,
-    LayerNorm,
-    UpsampleConv,
-    conv,
-    instance_norm,
-)
+from advcloak_jax.networks.layers import KAIMING_NORMAL_TRANSPOSED, Dtype, UpsampleConv, conv, reflect_pad
+from advcloak_jax.networks.norms import BatchNorm, LayerNorm, instance_norm
 from advcloak_jax.networks.remat import run_block
 
 
@@ -34,7 +27,7 @@ class ResidualBlock(nn.Module):
         channels = x.shape[-1]
         y = x
         for i in range(2):
-            y = jnp.pad(y, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+            y = reflect_pad(y)
             y = conv(channels, 3, in_channels=channels, bias=False, dtype=self.dtype, name=f"conv_{i}")(y)
             y = BatchNorm(axis_name=self.axis_name, name=f"norm_{i}")(y, train=train)
             y = nn.relu(y) if i == 0 else y

@@ -1,4 +1,4 @@
-"""What the networks share: PyTorch's initialisers and convolutions, batch norm, instance norm, layer norm."""
+"""What the networks share: PyTorch's initialisers, its padding and its convolutions."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from advcloak_jax.networks.convolution import flax_convolution, upsample_conv
+from advcloak_jax.networks.convolution import flax_convolution
+from advcloak_jax.networks.upsampling import upsample_conv
 
 Dtype = Any
 Initializer = Callable[..., jax.Array]
@@ -30,6 +31,26 @@ def torch_bias(fan_in: int) -> Initializer:
         return jax.random.uniform(key, tuple(shape), dtype, -bound, bound)
 
     return initialise
+
+
+def reflect_pad(x: jax.Array) -> jax.Array:
+    """[B, H, W, C] -> [B, H + 2, W + 2, C] with one reflected pixel on every side; H and W at least 2.
+
+    On a CPU rows and columns are put together. A GPU would write the map for each of the two; as a sum of zero-padded
+    parts it becomes one kernel, with what made the map and what follows.
+    """
+    if jax.default_backend() == "cpu":
+        return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    for axis in (1, 2):
+        length = x.shape[axis]
+        first, last = (jax.lax.slice_in_dim(x, at, at + 1, axis=axis) for at in (1, length - 2))
+        x = _zeros(x, axis, 1, 1) + _zeros(first, axis, 0, length + 1) + _zeros(last, axis, length + 1, 0)
+    return x
+
+
+def _zeros(x: jax.Array, axis: int, before: int, after: int) -> jax.Array:
+    """x with so many zeros before and after it on one axis."""
+    return jnp.pad(x, [(before, after) if i == axis else (0, 0) for i in range(x.ndim)])
 
 
 def conv(
@@ -57,107 +78,6 @@ def conv(
         dtype=dtype,
         name=name,
     )
-
-
-class BatchNorm(nn.Module):
-    """Batch norm over all axes but the last, with PyTorch's arithmetic and float32 statistics.
-
-    `momentum` is PyTorch's: the weight of the NEW batch in the running statistics (Flax's is one minus it). The batch
-    is normalised by its biased variance, the running variance takes the unbiased one. With `axis_name` the statistics
-    are those of the whole batch over that axis's devices (PyTorch's SyncBatchNorm).
-    """
-
-    momentum: float = 0.1
-    epsilon: float = 1e-5
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """[..., C] -> [..., C], in the dtype of `x`. In training updates the collection "batch_stats"."""
-        channels = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, (channels,), jnp.float32)
-        running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
-
-        values = x.astype(jnp.float32)
-        mean, var = running_mean.value, running_var.value
-        if train:
-            mean, var, count = self._batch_statistics(values)
-            if not self.is_initializing():
-                unbiased = var * (count / max(count - 1, 1))
-                running_mean.value += self.momentum * (mean - running_mean.value)
-                running_var.value += self.momentum * (unbiased - running_var.value)
-        return ((values - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias).astype(x.dtype)
-
-    def _batch_statistics(self, values: jax.Array) -> tuple[jax.Array, jax.Array, int]:
-        """Mean [C], biased variance [C] and number of values per channel, over every device of the axis."""
-        axes = tuple(range(values.ndim - 1))
-        count = values.size // values.shape[-1]
-        mean = values.mean(axes)
-        var = jnp.square(values - mean).mean(axes)
-        # The axis is not bound while the variables are made.
-        if self.axis_name is None or self.is_initializing() or jax.lax.axis_size(self.axis_name) == 1:
-            return mean, var, count
-        # Combined from centred parts, in two exchanges: E[x^2] - E[x]^2 would cancel. One exchange, with means counted
-        # from the running one, was tried: it lost digits wherever a batch is far from that.
-        overall = jax.lax.pmean(mean, self.axis_name)
-        var = jax.lax.pmean(var + jnp.square(mean - overall), self.axis_name)
-        return overall, var, count * jax.lax.axis_size(self.axis_name)
-
-
-def instance_norm(x: jax.Array, epsilon: float = 1e-5) -> jax.Array:
-    """Each image's channels [B, H, W, C] to mean 0 and variance 1 over H and W, without affine, in float32 inside."""
-    values = x.astype(jnp.float32)
-    values = values - values.mean((1, 2), keepdims=True)
-    var = jnp.square(values).mean((1, 2), keepdims=True)
-    return (values * jax.lax.rsqrt(var + epsilon)).astype(x.dtype)
-
-
-@jax.custom_vjp
-def _affine(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """x * scale + bias for x [B, ...] and one scale and bias [...] per element, float32."""
-    return x * scale + bias
-
-
-def _affine_forward(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _affine(x, scale, bias), (x, scale)
-
-
-def _affine_backward(
-    saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    x, scale = saved
-
-    def over_batch(values: jax.Array) -> jax.Array:
-        # As a product with ones: XLA's sum over a leading axis took ten times as long on CPUs.
-        ones = jnp.ones((values.shape[0],), values.dtype)
-        summed = jnp.dot(ones, values.reshape(values.shape[0], -1), precision=jax.lax.Precision.HIGHEST)
-        return summed.reshape(scale.shape)
-
-    return cotangent * scale, over_batch(cotangent * x), over_batch(cotangent)
-
-
-_affine.defvjp(_affine_forward, _affine_backward)
-
-
-class LayerNorm(nn.Module):
-    """Layer norm over all axes but the first, with a weight and a bias per element, in float32 inside."""
-
-    scale_init: Initializer = nn.initializers.ones
-    epsilon: float = 1e-5
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, H, W, C] -> [B, H, W, C], in `dtype`."""
-        scale = self.param("scale", self.scale_init, x.shape[1:], jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, x.shape[1:], jnp.float32)
-        axes = tuple(range(1, x.ndim))
-        values = x.astype(jnp.float32)
-        values = values - values.mean(axes, keepdims=True)
-        var = jnp.square(values).mean(axes, keepdims=True)
-        return _affine(values * jax.lax.rsqrt(var + self.epsilon), scale, bias).astype(self.dtype)
 
 
 class UpsampleConv(nn.Module):

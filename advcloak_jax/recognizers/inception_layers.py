@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from advcloak_jax.errors import UserError
 from advcloak_jax.networks.convolution import convolution, flax_oblong, flax_pointwise
-from advcloak_jax.networks.layers import KAIMING_NORMAL, BatchNorm, Dtype
+from advcloak_jax.networks.layers import KAIMING_NORMAL, Dtype
+from advcloak_jax.networks.norms import BatchNorm
 from advcloak_jax.recognizers.layers import scaled_channels
 
 EPSILON = 1e-3

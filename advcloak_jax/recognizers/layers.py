@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from advcloak_jax.networks.convolution import flax_convolution, flax_pointwise
-from advcloak_jax.networks.layers import KAIMING_NORMAL, BatchNorm, Dtype
+from advcloak_jax.networks.layers import KAIMING_NORMAL, Dtype
+from advcloak_jax.networks.norms import BatchNorm
 from advcloak_jax.recognizers.depthwise import depthwise
 
 

@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from advcloak_jax.networks.layers import KAIMING_NORMAL, BatchNorm, Dtype
+from advcloak_jax.networks.layers import KAIMING_NORMAL, Dtype
+from advcloak_jax.networks.norms import BatchNorm
 from advcloak_jax.networks.remat import run_block
 from advcloak_jax.recognizers.convention import Convention, prepare
 from advcloak_jax.recognizers.depthwise import depthwise

@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from advcloak_jax.errors import UserError
-from advcloak_jax.networks.layers import BatchNorm, Dtype
+from advcloak_jax.networks.layers import Dtype
+from advcloak_jax.networks.norms import BatchNorm
 from advcloak_jax.networks.remat import run_block
 from advcloak_jax.recognizers.convention import Convention, prepare
 from advcloak_jax.recognizers.layers import Dropout
