@@ -54,6 +54,11 @@ def _bytes(kind: str, shape: str) -> int:
     return count * WIDTH[kind]
 
 
+def gather_seconds(own: float, devices: int, bandwidth: float, latency: float, operations: int) -> float:
+    """An all-gather's time: each device receives the `own` bytes of all others, in log2(n) turns that double them."""
+    return (devices - 1) * own / bandwidth + operations * (devices - 1).bit_length() * latency
+
+
 def ring_seconds(size: float, devices: int, bandwidth: float, latency: float, operations: int) -> float:
     """An all-reduce's time by a ring: each device sends 2 (n - 1) / n of the bytes, in 2 (n - 1) turns.
 

@@ -79,10 +79,12 @@ def main(told: dict[str, Any]) -> None:
 def describe(kind: str, devices: int, batch: int, step: workloads.Workload, found: timing.Timing) -> dict[str, Any]:
     """A row: rates, and what each device exchanges in a step."""
     exchanged = collectives.exchanged(step.compiled.as_text())
-    reduced = exchanged.get("all-reduce", collectives.Exchange(0, 0))
+    nothing = collectives.Exchange(0, 0)
+    reduced, gathered = (exchanged.get(name, nothing) for name in ("all-reduce", "all-gather"))
     row: dict[str, Any] = {"stage": kind, "devices": devices, "processes": jax.process_count(), "batch": batch}
     row |= found.summary(batch, devices=devices)
     row |= {"all_reduces": reduced.operations, "all_reduced_mb": reduced.bytes / 1e6}
+    row |= {"all_gathers": gathered.operations, "gathered_own_mb": gathered.bytes / devices / 1e6}
     row["collectives"] = {name: one._asdict() for name, one in exchanged.items()}
     return row
 

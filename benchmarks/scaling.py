@@ -18,6 +18,8 @@ COLUMNS = {
     "efficiency": "efficiency:.2f",
     "all-reduces": "all_reduces",
     "MB all-reduced": "all_reduced_mb:.2f",
+    "all-gathers": "all_gathers",
+    "own MB gathered": "gathered_own_mb:.3f",
 }
 PREDICTED = {
     "stage": "stage",
@@ -78,8 +80,7 @@ def run(options: argparse.Namespace) -> report.Outcome:
         for row in apart:
             row["efficiency"] = row["images_per_second_per_device"] / apart[0]["images_per_second_per_device"]
         rows += apart
-        most = own[-1]
-        predicted += predict(kind, most["all_reduced_mb"] * 1e6, most["all_reduces"], options.step_ms / 1e3)
+        predicted += predict(kind, own[-1], options.step_ms / 1e3)
     settings = {name: getattr(options, name) for name in ("size", "batch", "step_ms", "repeats")}
     settings["interconnects"] = {
         name: {"bytes_per_second": bandwidth, "turn_seconds": latency}
@@ -105,17 +106,18 @@ def measure(
     return processes.describe(kind, devices, batch, step, found)
 
 
-def predict(kind: str, size: float, operations: int, step: float) -> list[dict[str, Any]]:
-    """Efficiency of weak scaling: the step alone over the step and its exchange."""
+def predict(kind: str, counted: dict[str, Any], step: float) -> list[dict[str, Any]]:
+    """Efficiency of weak scaling: the step alone over the step and its exchanges, as `processes.describe` has them."""
+    reduced, gathered = counted["all_reduced_mb"] * 1e6, counted["gathered_own_mb"] * 1e6
     rows = []
     for name, (bandwidth, latency, most) in INTERCONNECTS.items():
         for count in COUNTS:
             if count > most:
                 continue
             exchange = min(
-                way(size, count, bandwidth, latency, operations)
+                way(reduced, count, bandwidth, latency, counted["all_reduces"])
                 for way in (collectives.ring_seconds, collectives.tree_seconds)
-            )
+            ) + collectives.gather_seconds(gathered, count, bandwidth, latency, counted["all_gathers"])
             row = {"stage": kind, "interconnect": name, "devices": count, "exchange_ms": exchange * 1e3}
             rows.append(row | {"efficiency": step / (step + exchange)})
     return rows

@@ -131,6 +131,9 @@ def test_an_exchange_takes_longer_with_bytes_devices_and_operations() -> None:
     for way in (collectives.ring_seconds, collectives.tree_seconds):
         assert way(1e6, 1, 1e9, 1e-6, 3) == 0
         assert way(1e6, 8, 1e9, 1e-6, 3) < way(2e6, 8, 1e9, 1e-6, 3) < way(2e6, 64, 1e9, 1e-6, 30)
+    assert collectives.gather_seconds(1e6, 1, 1e9, 1e-6, 3) == 0
+    # Each device has what the three others gathered, in two turns.
+    assert collectives.gather_seconds(1e6, 4, 1e9, 1e-6, 5) == pytest.approx(3e-3 + 10e-6)
     # Two devices exchange each half of the bytes twice.
     assert collectives.ring_seconds(1e6, 2, 1e9, 0, 1) == pytest.approx(1e-3)
 
@@ -233,7 +236,8 @@ def test_weak_scaling_over_two_processes(monkeypatch: pytest.MonkeyPatch) -> Non
         pytest.skip("one core")
     found = processes.measure(STAGE_ONE, "quick", 4, 2, 1, None)
     assert (found["processes"], found["devices"], found["batch"]) == (2, 2, 8)
-    assert found["all_reduced_mb"] > 0
+    assert found["all_reduced_mb"] > found["gathered_own_mb"] > 0
+    assert found["all_gathers"] > 0
 
 
 def test_projection_equals_cvx(tmp_path: Path) -> None:

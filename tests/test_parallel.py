@@ -201,7 +201,7 @@ class TestTheseTestsCanFail:
         assert small.relative(new.optimiser, one.optimiser) > 0.01
 
     def test_with_shard_maps_own_summing_of_gradients(self, data: small.Data, monkeypatch: pytest.MonkeyPatch) -> None:
-        one, _ = run("image", small.recording(), data, WAYS[0])
+        """It would sum gradients that are averaged afterwards; the norms' own gradients do not let it."""
 
         def checked(run: Any, devices: list[jax.Device], kind: str) -> Any:
             mesh = Mesh(np.array(devices), (steps.DEVICES,))
@@ -209,8 +209,8 @@ class TestTheseTestsCanFail:
             return jax.jit(jax.shard_map(run, mesh=mesh, in_specs=spec, out_specs=(P(), P()), check_vma=True))
 
         monkeypatch.setattr(parallel, "parallelise", checked)
-        new, _ = run("image", small.recording(), data, WAYS[2])
-        assert all(small.relative(a, b) > 0.05 for a, b in zip(gradients(new), gradients(one), strict=True))
+        with pytest.raises(ValueError, match="manual axis types do not match"):
+            run("image", small.recording(), data, WAYS[2])
 
 
 _UNSYNCHRONISED = small.SmallRecognizer(axis_name=None)
