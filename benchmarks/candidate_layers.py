@@ -9,7 +9,7 @@ from jax import lax
 
 from advcloak_jax.networks import products
 from advcloak_jax.networks.convolution import convolution, oblong, pointwise
-from advcloak_jax.networks.norms import LayerNorm
+from advcloak_jax.networks.norms import LayerNorm, instance_norm
 from advcloak_jax.networks.upsampling import upsample_conv
 from advcloak_jax.recognizers import feature_maps
 from advcloak_jax.recognizers.depthwise import depthwise
@@ -80,6 +80,17 @@ def layer_norm(size: Size, batch: int) -> Pair:
         return LayerNorm().apply({"params": {"scale": scale, "bias": bias}}, x)  # type: ignore[return-value]
 
     return Pair(*(by_all(way, x, scale, bias) for way in (by_sum, by_product)))
+
+
+def instance_norm_by_steps(size: Size, batch: int) -> Pair:
+    """The generator's widest instance norm, differentiated step by step, against with its gradient in closed form."""
+    x = noise(batch, size.image, size.image, size.generator)
+
+    def by_steps(x: jax.Array) -> jax.Array:
+        values = x - x.mean((1, 2), keepdims=True)
+        return values * lax.rsqrt(jnp.square(values).mean((1, 2), keepdims=True) + 1e-5)
+
+    return Pair(*(by_all(way, x) for way in (by_steps, instance_norm)))
 
 
 def depthwise_shifted(size: Size, batch: int) -> Pair:
@@ -224,6 +235,7 @@ PAIRS: dict[str, Callable[[Size, int], Pair]] = {
     "strided convolution, 3x3": strided(4, 3),
     "convolution to 3 channels": few_channels,
     "layer norm's gradients as a product": layer_norm,
+    "instance norm's gradient in closed form": instance_norm_by_steps,
     "depthwise convolution as shifted products": depthwise_shifted,
     "kernel gradient as a product for each tap": kernel_gradient,
     "1x1 convolution as a product": pointwise_product,
