@@ -10,7 +10,7 @@ from jax import export
 
 from advcloak_jax.networks.materialise import materialised
 from advcloak_jax.networks.remat import run_block
-from advcloak_jax.recognizers.iresnet import IRUnit
+from advcloak_jax.recognizers.inception_layers import ResidualBlock, Step, max_pool, same
 
 on_cpus = pytest.mark.skipif(jax.default_backend() != "cpu", reason="for CPUs only")
 
@@ -27,21 +27,23 @@ def test_values_and_gradients_pass_unchanged(first: float, dtype: jnp.dtype) -> 
 
 
 class Chain(nn.Module):
-    """Units of a recogniser, one after another."""
+    """Residual blocks of a recogniser, one after another, and a pooling that reads their sum several times."""
 
-    units: int
+    blocks: int
     written: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        for i in range(self.units):
-            x = run_block(IRUnit(16, 1, name=f"unit_{i}"), x, remat=False, written=self.written, train=True)
-        return x
+        branches = (Step(16),), (Step(16), same(16, 3, 3))
+        for i in range(self.blocks):
+            block = ResidualBlock(branches, 0.1, normalise=True, name=f"block_{i}")
+            x = run_block(block, x, remat=False, written=self.written, train=True)
+        return max_pool(x)
 
 
-def flop(units: int, written: bool) -> float:
+def flop(blocks: int, written: bool) -> float:
     """What XLA's program of a chain with its gradients computes, by its own count."""
-    chain, x = Chain(units, written), jax.ShapeDtypeStruct((2, 8, 8, 16), jnp.float32)
+    chain, x = Chain(blocks, written), jax.ShapeDtypeStruct((2, 8, 8, 16), jnp.float32)
     variables = jax.eval_shape(chain.init, jax.random.key(0), x)
 
     def loss(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
@@ -55,7 +57,7 @@ def flop(units: int, written: bool) -> float:
 
 @on_cpus
 def test_work_grows_with_the_chain_and_not_with_its_square() -> None:
-    grown, anew = (flop(12, written) / flop(4, written) for written in (True, False))
+    grown, anew = (flop(24, written) / flop(8, written) for written in (True, False))
     assert grown < 3.05
     assert anew > 3.15  # else XLA has mended it and the branches can go
 
