@@ -84,13 +84,17 @@ def layer_norm(size: Size, batch: int) -> Pair:
 
 def instance_norm_by_steps(size: Size, batch: int) -> Pair:
     """The generator's widest instance norm, differentiated step by step, against with its gradient in closed form."""
-    x = noise(batch, size.image, size.image, size.generator)
+    # Weighted: the gradient along what a norm itself makes is rounding.
+    x, weights = (noise(batch, size.image, size.image, size.generator, seed=seed) for seed in (0, 1))
 
     def by_steps(x: jax.Array) -> jax.Array:
         values = x - x.mean((1, 2), keepdims=True)
         return values * lax.rsqrt(jnp.square(values).mean((1, 2), keepdims=True) + 1e-5)
 
-    return Pair(*(by_all(way, x) for way in (by_steps, instance_norm)))
+    def weighted(norm: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+        return norm(x) * weights
+
+    return Pair(*(by_all(functools.partial(weighted, norm), x) for norm in (by_steps, instance_norm)))
 
 
 def depthwise_shifted(size: Size, batch: int) -> Pair:
