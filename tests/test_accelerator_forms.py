@@ -59,6 +59,17 @@ def test_strided(size: tuple[int, int], kernel: int, monkeypatch: pytest.MonkeyP
     assert_same(lambda x, taps: convolution.convolution(x, taps, 2, 1), plain, x, taps)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "padding"), [((1, 7), (1, 2)), ((7, 1), (2, 1)), ((1, 3), (2, 1)), ((3, 1), (3, 0))]
+)
+def test_oblong(kernel: tuple[int, int], padding: tuple[int, int]) -> None:
+    x = jnp.asarray(uniform("oblong.x", (2, 9, 10, 5)))
+    taps = jnp.asarray(uniform("oblong.kernel", (*kernel, 5, 6)))
+    sides = [(zeros, zeros) for zeros in padding]
+    plain = lambda x, k: jax.lax.conv_general_dilated(x, k, (1, 1), sides, dimension_numbers=DIMENSIONS)  # noqa: E731
+    assert_same(lambda x, taps: convolution.oblong(x, taps, padding), plain, x, taps)
+
+
 @pytest.mark.parametrize("size", [(2, 2), (2, 5), (6, 3)])
 def test_reflection(size: tuple[int, int]) -> None:
     x = jnp.asarray(uniform("reflect.x", (2, *size, 3)))

@@ -136,7 +136,12 @@ def _oblong_backward(
     (by_input,) = jax.linear_transpose(lambda values: _plain_oblong(values, kernel, padding), x)(cotangent)
     if products.suits_kernel_gradient(kernel, cotangent):
         return by_input, products.kernel_gradient(x, cotangent, kernel.shape[:2], 1, padding)
-    (by_kernel,) = jax.linear_transpose(lambda taps: _plain_oblong(x, taps, padding), kernel)(cotangent)
+    # Rows and columns that see padding alone say nothing of the kernel, and with them the output can be larger than the
+    # input: XLA then takes a map for the kernel, on GPUs too.
+    rows, columns = (max(0, zeros - size + 1) for zeros, size in zip(padding, kernel.shape[:2], strict=True))
+    seen = cotangent[:, rows : cotangent.shape[1] - rows, columns : cotangent.shape[2] - columns]
+    sides = padding[0] - rows, padding[1] - columns
+    (by_kernel,) = jax.linear_transpose(lambda taps: _plain_oblong(x, taps, sides), kernel)(seen)
     return by_input, by_kernel
 
 
