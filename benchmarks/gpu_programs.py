@@ -7,6 +7,8 @@ from benchmarks.collectives import result_bytes, result_elements
 
 FREE = {"parameter", "get-tuple-element", "tuple", "bitcast", "constant", "after-all"}
 """Instructions that launch nothing."""
+WIDEST = 7
+"""Pixels of the networks' largest kernels."""
 
 _HEAD = re.compile(r"^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) \(.*\{$")
 _LINE = re.compile(r"(?:ROOT )?%?(?P<name>[\w.\-]+) = (?P<shape>\(.*?\)|\S+) (?P<operation>[\w\-]+)\((?P<rest>.*)$")
@@ -16,10 +18,6 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CALLED = re.compile(
     r"(?:body|to_apply|branch_computations|true_computation|false_computation)=(?:\{([^}]*)\}|%?([\w.\-]+))"
 )
-
-
-WIDEST = 7
-"""Pixels of the networks' largest kernels."""
 
 
 class Launched(NamedTuple):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from advcloak_jax.networks import few_channels, paired_columns, products, winograd
+from advcloak_jax.networks.plain import by_xla
 
 
 def _plain_convolution(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -18,7 +19,7 @@ def _plain_convolution(x: jax.Array, kernel: jax.Array, stride: int, padding: in
     """
     more = int(padding == 0 and stride == 1 and kernel.shape[0] > 2 and jax.default_backend() == "cpu")
     sides = [(padding, padding), (padding + more,) * 2]
-    made = jax.lax.conv_general_dilated(x, kernel, (stride, stride), sides, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    made = by_xla(x, kernel, stride, sides)
     return made[:, :, more : made.shape[2] - more]
 
 
@@ -46,7 +47,7 @@ def _strided_input_gradient(
     weights = weights.transpose(0, 2, 5, 1, 3, 4).reshape(taps, taps, outputs, stride * stride * inputs)
     blocks = [-(-(pixels + 2 * padding) // stride) for pixels in size]
     sides = [(taps - 1, count - have) for count, have in zip(blocks, length, strict=True)]
-    found = jax.lax.conv_general_dilated(cotangent, weights, (1, 1), sides, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    found = by_xla(cotangent, weights, 1, sides)
     found = found.reshape(batch, *blocks, stride, stride, inputs).transpose(0, 1, 3, 2, 4, 5)
     found = found.reshape(batch, blocks[0] * stride, blocks[1] * stride, inputs)
     return found[:, padding : padding + size[0], padding : padding + size[1]]
@@ -119,8 +120,7 @@ def oblong(x: jax.Array, kernel: jax.Array, padding: tuple[int, int]) -> jax.Arr
 
 
 def _plain_oblong(x: jax.Array, kernel: jax.Array, padding: tuple[int, int]) -> jax.Array:
-    sides = [(zeros, zeros) for zeros in padding]
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), sides, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return by_xla(x, kernel, 1, [(zeros, zeros) for zeros in padding])
 
 
 def _oblong_forward(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from advcloak_jax.networks import products
+from advcloak_jax.networks.plain import by_xla
 
 MOST = 4
 """Output channels."""
@@ -23,12 +24,6 @@ def suits_kernel_gradient(kernel: jax.Array, stride: int) -> bool:
     return suits(kernel, stride) and kernel.shape[2] >= WIDE
 
 
-def _by_row(x: jax.Array, taps: jax.Array, above: int, beside: int) -> jax.Array:
-    """Convolution with one kernel row [1, k, I, O], and zeros above and below, left and right."""
-    sides = [(above, above), (beside, beside)]
-    return jax.lax.conv_general_dilated(x, taps, (1, 1), sides, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
 def convolve(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     """[B, H, W, I] -> [B, h, w, O] for an O of a few: one [1, k] convolution makes all rows' parts, k * O channels.
 
@@ -36,7 +31,8 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     convolution has 3 output channels: the 7x7 one takes a quarter of its time this way.
     """
     rows, columns, inputs, outputs = kernel.shape
-    parts = _by_row(x, kernel.transpose(1, 2, 0, 3).reshape(1, columns, inputs, rows * outputs), padding, padding)
+    by_row = kernel.transpose(1, 2, 0, 3).reshape(1, columns, inputs, rows * outputs)
+    parts = by_xla(x, by_row, 1, [(padding, padding)] * 2)
     height = parts.shape[1] - rows + 1
     shifted = [parts[:, i : i + height, :, i * outputs : (i + 1) * outputs] for i in range(rows)]
     return functools.reduce(jnp.add, shifted)
@@ -61,5 +57,6 @@ def kernel_gradient(x: jax.Array, cotangent: jax.Array, size: int, padding: int)
     padded = jnp.pad(cotangent, ((0, 0), (side, side), (0, 0), (0, 0)))
     shifts = jnp.concatenate([padded[:, i : i + height] for i in taps], axis=-1)
     by_row = jax.ShapeDtypeStruct((1, size, inputs, size * outputs), x.dtype)
-    (found,) = jax.linear_transpose(lambda taps: _by_row(x, taps, 0, padding), by_row)(shifts)
+    sides = [(0, 0), (padding, padding)]
+    (found,) = jax.linear_transpose(lambda taps: by_xla(x, taps, 1, sides), by_row)(shifts)
     return found.reshape(size, inputs, size, outputs).transpose(2, 0, 1, 3)

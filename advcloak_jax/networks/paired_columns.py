@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
+from advcloak_jax.networks.plain import by_xla
+
 COLUMNS = 2
 INPUTS, OUTPUTS = 4, 32
 """Channels up to which it is faster."""
@@ -39,9 +41,7 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     beside = batch if side * side * inputs >= LONG_ROWS else 1
     seen = seen.reshape(batch // beside, beside, *seen.shape[1:]).swapaxes(1, 2)
     seen = seen.reshape(batch // beside, height + 2 * padding, beside * in_row, COLUMNS * inputs)
-    made = jax.lax.conv_general_dilated(
-        seen, _of_pairs(kernel, pairs), (1, 1), [(0, 0), (0, pairs - 1)], dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    made = by_xla(seen, _of_pairs(kernel, pairs), 1, [(0, 0), (0, pairs - 1)])
     made = made.reshape(batch // beside, rows, beside, in_row, COLUMNS * outputs)[:, :, :, : columns // COLUMNS]
     return made.swapaxes(1, 2).reshape(batch, rows, columns, outputs)
 

@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 
 from advcloak_jax.networks import products
+from advcloak_jax.networks.plain import by_xla
 
-DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+SIDES = ((1, 1), (1, 1))
+"""A pixel of zeros on every side."""
 
 
 def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -39,8 +41,7 @@ def _by_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
     XLA takes `jax.lax.conv_transpose` for a convolution of zeros between pixels, and the kernel gradient of the 2x2
     convolution, whose output is larger than its input, for one with images as channels and a map as the kernel.
     """
-    sides = [(1, 1), (1, 1)]
-    return _interleave(jax.lax.conv_general_dilated(x, _parities(kernel), (1, 1), sides, dimension_numbers=DIMENSIONS))
+    return _interleave(by_xla(x, _parities(kernel), 1, SIDES))
 
 
 def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -54,8 +55,7 @@ def _backward(saved: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple
         return kernel[::-1, ::-1].swapaxes(2, 3)
 
     def down(kernel: jax.Array) -> jax.Array:
-        sides = [(1, 1), (1, 1)]
-        return jax.lax.conv_general_dilated(cotangent, kernel, (2, 2), sides, dimension_numbers=DIMENSIONS)
+        return by_xla(cotangent, kernel, 2, SIDES)
 
     (by_kernel,) = jax.linear_transpose(down, turned(kernel))(x)
     return down(turned(kernel)), turned(by_kernel)
