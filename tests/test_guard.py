@@ -14,7 +14,7 @@ from advcloak_jax.errors import UserError
 from advcloak_jax.training import parallel, placement
 from advcloak_jax.training.checkpoint import read_checkpoint
 from advcloak_jax.training.feed import ResidentFeed
-from advcloak_jax.training.guard import BAD
+from advcloak_jax.training.guard import BAD, guarded
 from advcloak_jax.training.loop import Job, train
 from advcloak_jax.training.metrics import read_metrics
 from advcloak_jax.training.runs import start_run
@@ -50,6 +50,24 @@ def test_a_bad_step_is_dropped_on_all_devices(kind: str, bad: float) -> None:
     assert int(state.step) == 3
     np.testing.assert_array_equal(metrics[BAD], [0, 1, 0])
     np.testing.assert_array_equal(metrics["loss"], [3, 0, 11])
+
+
+PARTS = [("a", jnp.float32, (3,)), ("b", jnp.float32, (3,)), ("c", jnp.bfloat16, (3,)), ("d", jnp.float32, (2, 3))]
+
+
+@pytest.mark.parametrize("broken", [*(name for name, _, _ in PARTS), "loss", None])
+def test_every_array_is_looked_at(broken: str | None) -> None:
+    """Arrays of one shape are looked at together, whatever they hold besides."""
+
+    def breaking(state: UniversalState, _: Any) -> Any:
+        new = {name: leaf.at[..., 1].set(jnp.nan if name == broken else 1) for name, leaf in state.generator.items()}
+        return state.replace(generator=new), {"loss": jnp.float32(jnp.inf if broken == "loss" else 1)}
+
+    arrays = {name: jnp.ones(shape, dtype) for name, dtype, shape in PARTS}
+    state = UniversalState(jnp.int32(0), arrays | {"whole": jnp.ones(3, jnp.int32)}, ())
+    step = jax.vmap(guarded(breaking, skip=False), (None, None), None, axis_name=DEVICES, axis_size=1)
+    _, metrics = step(state, None)
+    assert metrics[BAD] == (broken is not None)
 
 
 def job(values: np.ndarray, on_nan: str) -> Job:
