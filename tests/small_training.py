@@ -23,10 +23,10 @@ BATCH = PERSONS * PER_PERSON  # 20: one of the labels is flipped
 
 
 def patches(images: jax.Array) -> jax.Array:
-    """[B, H, W, 3] -> [B, H/4 * W/4, 48]: with these a dense layer is a convolution that compiles quickly."""
-    count, height, width, colours = images.shape
-    blocks = images.reshape(count, height // 4, 4, width // 4, 4, colours).transpose(0, 1, 3, 2, 4, 5)
-    return blocks.reshape(count, -1, 16 * colours)
+    """[..., H, W, 3] -> [..., H/4 * W/4, 48]: with these a dense layer is a convolution that compiles quickly."""
+    *count, height, width, colours = images.shape
+    blocks = images.reshape(*count, height // 4, 4, width // 4, 4, colours).swapaxes(-4, -3)
+    return blocks.reshape(*count, -1, 16 * colours)
 
 
 class SmallGenerator(nn.Module):
@@ -48,9 +48,10 @@ class SmallDiscriminator(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """[B, H, W, 3] -> [B, H/4 * W/4, 1, 1]."""
-        x = nn.leaky_relu(BatchNorm(axis_name=self.axis_name)(nn.Dense(4)(patches(images)), train=train), 0.2)
-        return nn.Dense(1)(x)[:, :, None]
+        """[..., B, H, W, 3] -> [..., B, H/4 * W/4, 1, 1]; what is before B counts batches, normalised apart."""
+        norm = BatchNorm(axis_name=self.axis_name, apart=images.ndim - 4)
+        x = nn.leaky_relu(norm(nn.Dense(4)(patches(images)), train=train), 0.2)
+        return nn.Dense(1)(x)[..., None]
 
 
 class SmallRecognizer(nn.Module):

@@ -1,12 +1,13 @@
 """The discriminator equals its PyTorch twin, running statistics included, and starts with PyTorch's defaults."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from golden.fill import State, images
+from golden.fill import State, images, uniform
 
 from advcloak_jax.networks.discriminator import Discriminator
 from advcloak_jax.networks.torch_weights import discriminator_layers, load
@@ -24,6 +25,29 @@ def twin() -> State:
         for part in ("weight", "bias", "running_mean", "running_var"):
             shapes[f"norms.{i}.{part}"] = (channels[i + 1],)
     return State(shapes)
+
+
+def test_two_batches_in_one_pass_are_judged_as_in_two() -> None:
+    """Logits, gradients and statistics, which the second batch finds as the first left them."""
+    discriminator = Discriminator(width=4)
+    batches = jnp.stack([jnp.asarray(uniform(f"discriminator.{i}", (3, 32, 32, 3))) for i in range(2)])
+    variables = discriminator.init(jax.random.key(0), batches[0], train=False)
+
+    def judge(params: Any, stats: Any, faces: jax.Array) -> Any:
+        return discriminator.apply({"params": params, "batch_stats": stats}, faces, train=True, mutable="batch_stats")
+
+    def in_two(params: Any) -> Any:
+        first, updated = judge(params, variables["batch_stats"], batches[0])
+        second, updated = judge(params, updated["batch_stats"], batches[1])
+        return jnp.stack([first, second]), updated
+
+    cotangent = jnp.asarray(uniform("discriminator.cotangent", (2, 3, 1, 1, 1)))
+    answers = []
+    for of in (in_two, lambda params: judge(params, variables["batch_stats"], batches)):
+        logits, pull, updated = jax.vjp(of, variables["params"], has_aux=True)
+        answers.append((logits, updated, pull(jnp.broadcast_to(cotangent, logits.shape))))
+    for here, there in zip(*map(jax.tree.leaves, answers), strict=True):
+        np.testing.assert_allclose(here, there, rtol=1e-4, atol=1e-5)
 
 
 def test_equals_the_pytorch_twin() -> None:

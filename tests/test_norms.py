@@ -88,6 +88,44 @@ def test_batch_norm_equals_flaxs_with_its_gradients_and_statistics(dtype: Any) -
     np.testing.assert_allclose(here["var"] - 0.9, (there["var"] - 0.9) * count / (count - 1), rtol=1e-4)
 
 
+@pytest.mark.parametrize("axis_name", [None, "i"])
+def test_batches_apart_are_normalised_as_if_one_came_after_the_other(axis_name: str | None) -> None:
+    """Values, gradients and running statistics, on one device and on two."""
+    x = jnp.stack([faces(), 3 * faces() - 1, faces() ** 2])
+    cotangent = jnp.asarray(uniform("norms.apart", x.shape))
+    update = functools.partial(norms.BatchNorm(axis_name=axis_name).apply, train=True, mutable="batch_stats")
+
+    def in_turn(params: Any, x: jax.Array) -> Any:
+        made, stats = [], VARIABLES["batch_stats"]
+        for batch in x:
+            one, updated = update({"params": params, "batch_stats": stats}, batch)
+            stats = updated["batch_stats"]
+            made.append(one)
+        return jnp.stack(made), stats
+
+    def at_once(params: Any, x: jax.Array) -> Any:
+        norm = norms.BatchNorm(axis_name=axis_name, apart=1)
+        made, updated = norm.apply(VARIABLES | {"params": params}, x, train=True, mutable="batch_stats")
+        return made, updated["batch_stats"]
+
+    def found(of: Callable[..., Any], x: jax.Array, cotangent: jax.Array) -> Any:
+        made, pull, stats = jax.vjp(of, VARIABLES["params"], x, has_aux=True)
+        by_params, by_x = pull(cotangent)
+        own = jax.lax.psum(by_params, axis_name) if axis_name else by_params
+        return (made, by_x), (stats, own)
+
+    for of in (in_turn, at_once):
+        call = functools.partial(found, of)
+        if axis_name is not None:
+            mesh, shared = Mesh(np.array(jax.local_devices()[:2]), ("i",)), P(None, "i")
+            call = jax.shard_map(call, mesh=mesh, in_specs=shared, out_specs=(shared, P()), check_vma=False)
+        answer = jax.jit(call)(x, cotangent)
+        if of is in_turn:
+            expected = answer
+    for here, there in zip(jax.tree.leaves(answer), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(here, there, rtol=1e-5, atol=1e-5)
+
+
 def test_mean_and_variance_have_no_gradient_of_their_own() -> None:
     """They feed the running statistics alone, so `batch_normalise` may leave their cotangents aside."""
 

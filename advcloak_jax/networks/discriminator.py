@@ -1,5 +1,7 @@
 """The patch discriminator D1, D2 (facts of the released AdvCloak code)."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -23,13 +25,17 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Images [B, H, W, 3] in [0, 1] -> logits [B, h, w, 1] float32; h = w = 4 for 112 x 112. H, W at least 16."""
+        """Images [B, H, W, 3] in [0, 1] -> logits [B, h, w, 1] float32; h = w = 4 for 112 x 112. H, W at least 16.
+
+        Several batches in one pass, [S, B, H, W, 3] -> [S, B, h, w, 1], are normalised as if one came after the other.
+        """
         x = scale_input(images, self.dtype)
         inputs = images.shape[-1]
+        norm = partial(BatchNorm, momentum=0.995, epsilon=1e-3, axis_name=self.axis_name, apart=images.ndim - 4)
         for i, kernel in enumerate((4, 4, 4, 4, 3)):
             channels = self.width * 2**i
             x = self._conv(channels, kernel, inputs, name=f"conv_{i}", stride=2, padding=1)(x)
-            x = BatchNorm(momentum=0.995, epsilon=1e-3, axis_name=self.axis_name, name=f"norm_{i}")(x, train=train)
+            x = norm(name=f"norm_{i}")(x, train=train)
             if i >= 2:
                 x = nn.leaky_relu(x, 0.2)
             inputs = channels

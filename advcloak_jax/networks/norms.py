@@ -10,6 +10,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from advcloak_jax.networks.layers import Dtype, Initializer
 
@@ -54,23 +55,24 @@ def _standardise_backward(axes: Axes, epsilon: float, saved: Saved, cotangent: j
 standardise.defvjp(_standardise_forward, _standardise_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def batch_normalise(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis_name: str | None
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis_name: str | None, apart: int = 0
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """x [..., C] by the statistics of its channels: the result in x's dtype, their mean [C] and biased variance [C].
+    """x [..., C] by the statistics of its channels: the result in x's dtype, their mean and biased variance.
 
+    These are [C], or [S, C] where the first `apart` axes [S] count batches, each with statistics of its own.
     `axis_name`: the axis over whose devices the statistics are. Gradients of `scale` and `bias` [C] are of the own
     images. Reverse mode only; mean and variance have no gradient.
     """
-    return _batch_forward(x, scale, bias, epsilon, axis_name)[0]
+    return _batch_forward(x, scale, bias, epsilon, axis_name, apart)[0]
 
 
 def _batch_forward(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis_name: str | None
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, axis_name: str | None, apart: int
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Saved]:
     values = x.astype(jnp.float32)
-    mean, var = (found.reshape(-1) for found in moments(values, tuple(range(x.ndim - 1))))
+    mean, var = moments(values, tuple(range(apart, x.ndim - 1)))
     if axis_name is not None:
         # Every device's own moments, in one exchange. Summed over devices instead, they would need two, one after the
         # other: E[x^2] - E[x]^2 cancels, and there is no origin that all devices know.
@@ -79,20 +81,22 @@ def _batch_forward(
         var = (variances + jnp.square(means - mean)).mean(0)
     inverse = jax.lax.rsqrt(var + epsilon)
     made = ((values - mean) * (inverse * scale) + bias).astype(x.dtype)
-    return (made, mean, var), (x, scale, mean, inverse)
+    of_batches = (*x.shape[:apart], x.shape[-1])
+    return (made, mean.reshape(of_batches), var.reshape(of_batches)), (x, scale, mean, inverse)
 
 
 def _batch_backward(
-    epsilon: float, axis_name: str | None, saved: Saved, cotangents: tuple[jax.Array, jax.Array, jax.Array]
+    epsilon: float, axis_name: str | None, apart: int, saved: Saved, cotangents: tuple[jax.Array, jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, scale, mean, inverse = saved
-    axes = tuple(range(x.ndim - 1))
+    axes = tuple(range(apart, x.ndim - 1))
     cotangent = cotangents[0].astype(jnp.float32)
     standard = (x.astype(jnp.float32) - mean) * inverse
-    by_bias, by_scale = cotangent.sum(axes), (cotangent * standard).sum(axes)
-    means = jnp.stack([by_bias, by_scale]) * (x.shape[-1] / x.size)
+    sums = jnp.stack([cotangent.sum(axes, keepdims=True), (cotangent * standard).sum(axes, keepdims=True)])
+    means = sums * (mean.size / x.size)
     along_mean, along_deviation = means if axis_name is None else jax.lax.pmean(means, axis_name)
     by_input = (cotangent - along_mean - standard * along_deviation) * (inverse * scale)
+    by_bias, by_scale = sums.reshape(2, -1, x.shape[-1]).sum(1)
     return by_input.astype(x.dtype), by_scale, by_bias
 
 
@@ -104,12 +108,14 @@ class BatchNorm(nn.Module):
 
     `momentum` is PyTorch's: the weight of the NEW batch in the running statistics (Flax's is one minus it). The batch
     is normalised by its biased variance, the running variance takes the unbiased one. With `axis_name` the statistics
-    are those of the whole batch over that axis's devices (PyTorch's SyncBatchNorm).
+    are those of the whole batch over that axis's devices (PyTorch's SyncBatchNorm). The first `apart` axes count
+    batches that are normalised apart, as if they came one after the other.
     """
 
     momentum: float = 0.1
     epsilon: float = 1e-5
     axis_name: str | None = None
+    apart: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -124,12 +130,13 @@ class BatchNorm(nn.Module):
             factor = jax.lax.rsqrt(running_var.value + self.epsilon) * scale
             return ((x.astype(jnp.float32) - running_mean.value) * factor + bias).astype(x.dtype)
         axis = self._axis_of_several()
-        made, mean, var = batch_normalise(x, scale, bias, self.epsilon, axis)
+        made, mean, var = batch_normalise(x, scale, bias, self.epsilon, axis, self.apart)
         if not self.is_initializing():
-            count = x.size // channels * (jax.lax.axis_size(axis) if axis else 1)
+            count = x.size // mean.size * (jax.lax.axis_size(axis) if axis else 1)
             mean, unbiased = jax.lax.stop_gradient((mean, var * (count / max(count - 1, 1))))
-            running_mean.value += self.momentum * (mean - running_mean.value)
-            running_var.value += self.momentum * (unbiased - running_var.value)
+            for batch in np.ndindex(mean.shape[:-1]):
+                running_mean.value += self.momentum * (mean[batch] - running_mean.value)
+                running_var.value += self.momentum * (unbiased[batch] - running_var.value)
         return made
 
     def _axis_of_several(self) -> str | None:
