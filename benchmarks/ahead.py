@@ -32,7 +32,7 @@ COLUMNS = {
     "state and faces MiB": "arguments_mib:,.0f",
     "temporary MiB": "temporary_mib:,.0f",
     "MiB/image": "temporary_mib_per_image:,.1f",
-    "kernels a step": "kernels:,d",
+    "kernels a step": "kernels:,.0f",
     "loops of unknown length": "open_loops:d",
     "maps as kernels": "maps_as_kernels:d",
     "MB moved/image": "moved_mb_per_image:,.0f",
@@ -79,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[64], help="images per step (default 64)")
     parser.add_argument("--persons", type=int, help=workloads.PERSONS_HELP)
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"], help="default %(default)s")
+    parser.add_argument("--dispatch", type=int, default=10, help="steps per call (default %(default)s, as in training)")
     solver = "of the convex hull: XLA's loops, one kernel, or both one after the other (default loops)"
     solvers = get_args(subspace.Solver)
     parser.add_argument("--projection-solver", nargs="+", default=["loops"], choices=solvers, help=solver)
@@ -88,6 +89,7 @@ def run(options: argparse.Namespace) -> report.Outcome:
     """Every stage and batch. Raises UserError where JAX has no CUDA plugin, or a batch cannot be shared."""
     if options.quick:
         options.size, options.batch, options.stages, options.persons = "quick", [4], options.stages[:1], None
+        options.dispatch = 2
     per_person = {batch: workloads.images_of_person(batch, options.persons) for batch in options.batch}
     devices = absent_devices(GPUS[options.gpu])
     size = SIZES[options.size]
@@ -96,7 +98,7 @@ def run(options: argparse.Namespace) -> report.Outcome:
         for kind, batch in itertools.product(options.stages, options.batch)
         for solver in (options.projection_solver if kind == "convex-hull" else ["loops"])
     ]
-    settings = {name: getattr(options, name) for name in ("gpu", "size", "persons", "dtype")}
+    settings = {name: getattr(options, name) for name in ("gpu", "size", "persons", "dtype", "dispatch")}
     notes = [
         "compiled, not run: no times. Products are the libraries', for XLA chooses its own by trying them on the GPU.",
         "MB moved: operands and results of every kernel, as if no cache held any; loops of unknown length count once.",
@@ -125,7 +127,7 @@ def measure(
     """One row."""
     # Networks choose their forms for CPUs by the backend that JAX computes on, which is not the one compiled for.
     with mock.patch.object(jax, "default_backend", return_value="gpu"):
-        lowered = workloads.lowered(kind, size, faces, devices, jnp.dtype(options.dtype), solver)
+        lowered = workloads.lowered(kind, size, faces, devices, jnp.dtype(options.dtype), solver, options.dispatch)
         began = time.perf_counter()
         # Triton's tiles are chosen by trying them on the GPU; those taken without one need not compile.
         compiled = lowered.compile({"xla_gpu_enable_triton_gemm": False})
@@ -141,8 +143,8 @@ def measure(
         "arguments_mib": laid_out.argument_size_in_bytes / MIB,
         "temporary_mib": temporary,
         "temporary_mib_per_image": temporary / batch,
-        "kernels": launched.kernels,
+        "kernels": launched.kernels / options.dispatch,
         "open_loops": launched.open_loops,
         "maps_as_kernels": launched.maps_as_kernels,
-        "moved_mb_per_image": launched.bytes / 1e6 / batch,
+        "moved_mb_per_image": launched.bytes / 1e6 / batch / options.dispatch,
     }

@@ -15,7 +15,8 @@ from advcloak_jax.errors import UserError
 from advcloak_jax.networks.discriminator import Discriminator
 from advcloak_jax.networks.generator import Generator
 from advcloak_jax.recognizers import zoo
-from advcloak_jax.recognizers.recognizer import embed
+from advcloak_jax.recognizers.frozen import freeze
+from advcloak_jax.recognizers.recognizer import Recognizer, embed
 from advcloak_jax.training import parallel, placement, state, steps
 from benchmarks import counts
 from benchmarks.sizes import STAGE_ONE, Size
@@ -192,9 +193,10 @@ def lowered(
     devices: list[jax.Device],
     dtype: Any = jnp.float32,
     solver: subspace.Solver = "loops",
+    dispatch: int = 1,
 ) -> Any:
-    """The same step lowered for `devices`, which need not be there: of its state and faces, shapes alone are made."""
-    made = make_parts(kind, size, faces, devices, dtype, solver=solver)
+    """The same steps lowered for `devices`, which need not be there: of state and faces, shapes alone are made."""
+    made = make_parts(kind, size, faces, devices, dtype, dispatch, solver=solver)
     state, resident = jax.eval_shape(lambda: made.begin(fresh_variables(size)))
     return made.program.lower(state, resident, jax.eval_shape(lambda: made.chunk))
 
@@ -233,7 +235,8 @@ def make_parts(
         spaces = jax.jit(subspace.fit)(by_person)
         if kind != STAGE_ONE:
             embeddings = by_person
-        resident = Resident(jnp.asarray(pixels), embeddings, spaces, variables.surrogate, jax.random.key(0))
+        frozen = freeze(Recognizer(module, variables.surrogate), size.image).variables
+        resident = Resident(jnp.asarray(pixels), embeddings, spaces, frozen, jax.random.key(0))
         return state.start_gan(variables.generator, variables.discriminator, gan.optimiser), resident
 
     def bind(resident: Resident) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from advcloak_jax.recognizers.frozen import freeze
 from advcloak_jax.recognizers.recognizer import Recognizer
 
 PyTree = Any
@@ -59,12 +60,11 @@ def runner(
     the results are the same. What is compiled depends on the shape of a block only; the last block is padded by
     repeating its last person. More arrays are given to `attack.start` behind the keys.
     """
-    frozen = tuple(surrogates)
     whole = jax.jit(lambda *block: _whole(attack, *block))
     start = jax.jit(attack.start)
     step = jax.jit(attack.step, donate_argnums=3)
 
-    def one_block(*block: jax.Array) -> jax.Array:
+    def one_block(frozen: Surrogates, *block: jax.Array) -> jax.Array:
         if looped if looped is not None else not is_cpu():
             return whole(frozen, *block)
         context, state = start(frozen, *block)
@@ -75,10 +75,11 @@ def runner(
     def run(faces: jax.Array, keys: jax.Array, *more: jax.Array) -> jax.Array:
         persons = len(faces)
         size = persons_at_a_time(persons, faces.shape[1], at_a_time)
+        frozen = tuple(freeze(surrogate, faces.shape[2]) for surrogate in surrogates)
         made = []
         for first in range(0, persons, size):
             block = [_padded(values[first : first + size], size) for values in (faces, keys, *more)]
-            made.append(one_block(*block)[: persons - first])
+            made.append(one_block(frozen, *block)[: persons - first])
         return jnp.concatenate(made)
 
     return run

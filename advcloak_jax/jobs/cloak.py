@@ -23,6 +23,7 @@ from advcloak_jax.evaluation.targets import FlaxTarget
 from advcloak_jax.jobs import inputs
 from advcloak_jax.networks.discriminator import Discriminator
 from advcloak_jax.networks.generator import Generator
+from advcloak_jax.recognizers.frozen import freeze
 from advcloak_jax.recognizers.recognizer import Recognizer, embed
 from advcloak_jax.training import flops, parallel, placement, state, steps
 from advcloak_jax.training.accumulate import Parts
@@ -187,7 +188,8 @@ def build_image(config: ImageConfig, faces: FaceSet, split: Split) -> Job:
     initial = _fresh(gan, config, init_key)
     total = config.steps or max(1, round(config.epochs * len(chosen) / config.batch))
     feed = image_feed(config, Chosen(faces.images, chosen), surrogate, devices, total)
-    resident = Resident(feed.rows, *placement.reside((surrogate.variables, step_key), devices, config.parallel))
+    frozen = freeze(surrogate, config.image_size).variables
+    resident = Resident(feed.rows, *placement.reside((frozen, step_key), devices, config.parallel))
 
     def bind(resident: Resident) -> Any:
         return steps.image_step(gan, lambda faces: embed(surrogate.module, resident.surrogate, faces))
@@ -253,7 +255,8 @@ def build_person(config: PersonConfig, faces: FaceSet, split: Split) -> Job:
         devices,
         total,
     )
-    resident = Resident(feed.rows, *placement.reside((surrogate.variables, step_key), devices, config.parallel))
+    frozen = freeze(surrogate, config.image_size).variables
+    resident = Resident(feed.rows, *placement.reside((frozen, step_key), devices, config.parallel))
 
     def bind(resident: Resident) -> Any:
         return steps.person_step(

@@ -25,6 +25,7 @@ from advcloak_jax.jobs.cloak import (
     load_surrogate,
 )
 from advcloak_jax.networks.universal_mask import fixed_noise, universal_mask
+from advcloak_jax.recognizers.frozen import freeze
 from advcloak_jax.recognizers.recognizer import Recognizer, embed
 from advcloak_jax.training import flops, parallel, placement, steps
 from advcloak_jax.training.checkpoint import read_checkpoint, require_shapes
@@ -80,7 +81,8 @@ def build(config: UniversalConfig, faces: FaceSet, split: Split) -> Job:
     initial = jax.jit(start)(init_key)
     total = config.steps or max(1, round(config.epochs * len(chosen) / config.batch))
     feed = image_feed(config, Chosen(faces.images, chosen), surrogate, devices, total)
-    resident = Resident(feed.rows, *placement.reside((surrogate.variables, step_key), devices, config.parallel))
+    frozen = freeze(surrogate, config.image_size).variables
+    resident = Resident(feed.rows, *placement.reside((frozen, step_key), devices, config.parallel))
 
     def bind(resident: Resident) -> Any:
         return steps.universal_step(

@@ -16,6 +16,8 @@ from advcloak_jax.networks.layers import Dtype, Initializer
 
 Axes = tuple[int, ...]
 Saved = tuple[jax.Array, ...]
+FROZEN = "frozen"
+"""Collection for what a layer makes of variables alone: made where it is mutable, read where it is given."""
 
 
 def moments(values: jax.Array, axes: Axes) -> tuple[jax.Array, jax.Array]:
@@ -127,7 +129,11 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,), jnp.float32)
 
         if not train:
-            factor = jax.lax.rsqrt(running_var.value + self.epsilon) * scale
+            factor: jax.Array | None = self.get_variable(FROZEN, "factor")
+            if factor is None:
+                factor = jax.lax.rsqrt(running_var.value + self.epsilon) * scale
+                if self.is_mutable_collection(FROZEN) and not self.is_initializing():
+                    self.put_variable(FROZEN, "factor", factor)
             return ((x.astype(jnp.float32) - running_mean.value) * factor + bias).astype(x.dtype)
         axis = self._axis_of_several()
         made, mean, var = batch_normalise(x, scale, bias, self.epsilon, axis, self.apart)
