@@ -2,6 +2,7 @@
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -86,21 +87,26 @@ def test_gradient_by_the_input_equals_the_pytorch_twins() -> None:
     np.testing.assert_allclose(slope(inputs), golden["small_gradient"], atol=1e-4)
 
 
-def test_upsampling_equals_the_transposed_convolution_with_its_gradients() -> None:
-    x = jnp.asarray(uniform("x", (2, 5, 7, 6)))
-    kernel = jnp.asarray(uniform("kernel", (4, 4, 6, 3)))
-    cotangent = jnp.asarray(uniform("cotangent", (2, 10, 14, 3)))
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_upsampling_equals_the_transposed_convolution_with_its_gradients(dtype: Any) -> None:
+    """The reference in float32 from the same rounded values; bfloat16 has 8 bits."""
+    x, kernel, cotangent = (
+        jnp.asarray(uniform(name, shape)).astype(dtype).astype(jnp.float32)
+        for name, shape in (("x", (2, 5, 7, 6)), ("kernel", (4, 4, 6, 3)), ("cotangent", (2, 10, 14, 3)))
+    )
 
     def reference(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jax.lax.conv_transpose(x, kernel, (2, 2), [(2, 2)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     layer = nn.ConvTranspose(3, (4, 4), (2, 2), padding=[(2, 2)] * 2, use_bias=False)
-    ours, pull = jax.vjp(upsample_conv, x, kernel)
+    ours, pull = jax.vjp(upsample_conv, x.astype(dtype), kernel.astype(dtype))
     expected, pull_expected = jax.vjp(reference, x, kernel)
-    np.testing.assert_allclose(ours, expected, atol=1e-5)
-    np.testing.assert_allclose(ours, layer.apply({"params": {"kernel": kernel}}, x), atol=1e-5)
-    for got, want in zip(pull(cotangent), pull_expected(cotangent), strict=True):
-        np.testing.assert_allclose(got, want, atol=1e-4)
+    np.testing.assert_allclose(layer.apply({"params": {"kernel": kernel}}, x), expected, atol=1e-5)
+    pairs = [(ours, expected), *zip(pull(cotangent.astype(dtype)), pull_expected(cotangent), strict=True)]
+    for (got, want), exact in zip(pairs, (1e-5, 1e-4, 1e-4), strict=True):
+        assert got.dtype == dtype
+        atol = exact if dtype == jnp.float32 else 0.02 * float(jnp.abs(want).max())
+        np.testing.assert_allclose(got.astype(jnp.float32), want, atol=atol)
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,11 @@ def test_a_bad_step_is_dropped_on_all_devices(kind: str, bad: float) -> None:
 PARTS = [("a", jnp.float32, (3,)), ("b", jnp.float32, (3,)), ("c", jnp.bfloat16, (3,)), ("d", jnp.float32, (2, 3))]
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize("broken", [*(name for name, _, _ in PARTS), "loss", None])
-def test_every_array_is_looked_at(broken: str | None) -> None:
-    """Arrays of one shape are looked at together, whatever they hold besides."""
+def test_every_array_is_looked_at(broken: str | None, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where arrays of one shape are looked at together, whatever they hold besides."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
 
     def breaking(state: UniversalState, _: Any) -> Any:
         new = {name: leaf.at[..., 1].set(jnp.nan if name == broken else 1) for name, leaf in state.generator.items()}
