@@ -1,5 +1,6 @@
 """Gradient accumulation: the whole batch's gradient where nothing is taken over the batch, and what differs else."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,13 +27,14 @@ class Counter(nn.Module):
     """In place of a batch norm: changes nothing, and counts the batches that it saw in training."""
 
     axis_name: str | None = None
+    apart: int = 0
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """[..., C] -> [..., C]."""
         if train or self.is_initializing():
             seen = self.variable("batch_stats", "seen", jnp.zeros, (), jnp.float32)
-            seen.value = seen.value + train
+            seen.value = seen.value + train * math.prod(x.shape[: self.apart])
         return x
 
 

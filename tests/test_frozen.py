@@ -87,6 +87,12 @@ def test_nothing_is_made_of_weights_alone(name: str) -> None:
     assert less["convert_element_type"] == leaves.count("kernel")
 
 
+def test_every_architecture_can_be() -> None:
+    """The pass that makes what is frozen is compiled once for equal modules, which must say that they are."""
+    for name in zoo.ARCHITECTURES:
+        assert hash(zoo.build(name)) == hash(zoo.build(name)), name
+
+
 def test_a_cpu_has_it_as_it_was() -> None:
     recognizer = narrow("evolve", jnp.bfloat16)
     assert freeze(recognizer, SIZE) is recognizer

@@ -14,10 +14,12 @@ from mxnet_files import SIZE, SymbolWriter, arrays_for, faces, params_bytes
 
 from advcloak_jax.errors import UserError
 from advcloak_jax.recognizers.convention import Convention
+from advcloak_jax.recognizers.frozen import freeze
 from advcloak_jax.recognizers.mxnet.graph import MxnetGraph, from_file
 from advcloak_jax.recognizers.mxnet.params_file import read_params
 from advcloak_jax.recognizers.mxnet.symbol import parse_symbol
 from advcloak_jax.recognizers.mxnet.variables import parameters_of, variables_of
+from advcloak_jax.recognizers.recognizer import Recognizer, embed
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -70,6 +72,16 @@ def test_module_is_a_recogniser(tmp_path: Path) -> None:
     np.testing.assert_allclose((coarse * uniform("cotangent", (2, 4))).sum(), value, rtol=0.1, atol=0.1)
     with pytest.raises(ValueError, match="frozen"):
         module.apply(variables, pixels, train=True)
+
+
+def test_frozen_it_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On accelerators too: nothing is known of its weights' names."""
+    module, _, variables = from_file(*saved(tmp_path, small_network()), CONVENTION)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    frozen = freeze(Recognizer(module, variables), SIZE[0])
+    assert jax.tree.structure(frozen.variables) == jax.tree.structure(variables)
+    pixels = jnp.asarray(faces()) * 0.5 + 0.5
+    np.testing.assert_array_equal(frozen(pixels), embed(module, variables, pixels))
 
 
 def test_old_symbols_mean_the_same(tmp_path: Path) -> None:
