@@ -26,7 +26,7 @@ SIZE = 32
 UNITS: dict[str, Any] = {"units": (1, 1, 1, 1), "width": 0.125, "embedding_size": 16}
 NARROW: dict[str, nn.Module] = {
     "evolve": IResNet(**UNITS),
-    "arcface": IResNet(**UNITS, layout="arcface_torch", reduction=16),
+    "arcface": IResNet(**UNITS, layout="arcface_torch", reduction=16, remat=True),
     **{
         name: zoo.build(name, width=0.125, embedding_size=16, axis_name=None)
         for name in ("mobilenet", "mobilefacenet", "inception_resnet_v1", "vit_s8")
