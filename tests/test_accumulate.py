@@ -17,6 +17,7 @@ from advcloak_jax.recognizers.margins import Margin
 from advcloak_jax.training import parallel, state, steps
 from advcloak_jax.training.accumulate import WHOLE, Parts, mean_over_parts
 from advcloak_jax.training.recognizer_step import recognizer_step
+from advcloak_jax.training.universal_step import Universal, universal_step
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -58,11 +59,11 @@ def result(stage: str, data: small.Data, parts: Parts, *, devices: int = 1) -> t
         initial: Any = state.init_recognizer(module, small.PERSONS, small.SIZE, optimiser, jax.random.key(2))
         bind, gather, items = lambda _: step, small.recognizer_batch, small.BATCH
     elif stage == "universal":
-        networks = steps.Universal(small.SmallGenerator(), optimiser, 40.0, parts)
+        networks = Universal(small.SmallGenerator(), optimiser, 40.0, parts)
         noise = jax.random.uniform(jax.random.key(4), (1, small.SIZE, small.SIZE, 3))
         generator = networks.generator.init(jax.random.key(1), noise, train=False)
         initial = state.UniversalState(jnp.int32(0), generator, optimiser.init(generator["params"]))
-        bind = lambda data: steps.universal_step(networks, small.embedder(data), noise)  # noqa: E731
+        bind = lambda data: universal_step(networks, small.embedder(data), noise)  # noqa: E731
         gather, items = small.image_batch, small.BATCH
     else:
         gan = small.gan(optimiser)._replace(parts=parts)

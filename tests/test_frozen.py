@@ -14,11 +14,14 @@ from jaxpr_walk import equations
 
 from advcloak_jax.cloaks import blocks, gradient
 from advcloak_jax.cloaks.objectives import Objective
+from advcloak_jax.config import ImageConfig
 from advcloak_jax.config.cloaks import AttackSettings
+from advcloak_jax.jobs.resident import make_resident
 from advcloak_jax.recognizers import zoo
 from advcloak_jax.recognizers.frozen import freeze
 from advcloak_jax.recognizers.iresnet import IResNet
 from advcloak_jax.recognizers.recognizer import Recognizer, embed
+from advcloak_jax.training.feed import ResidentFeed
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -98,6 +101,15 @@ def test_a_cpu_has_it_as_it_was() -> None:
     assert freeze(recognizer, SIZE) is recognizer
 
 
+@pytest.mark.usefixtures("on_a_gpu")
+def test_generators_are_trained_against_it() -> None:
+    recognizer, devices = narrow("evolve", jnp.bfloat16), jax.local_devices()
+    feed = ResidentFeed({}, lambda first, count: np.zeros((count, 2), np.int32), devices, "pmap")
+    config = ImageConfig(image_size=SIZE, parallel="pmap")
+    resident = make_resident(config, feed, recognizer, jax.random.key(0), devices)
+    assert jax.tree.structure(resident.surrogate) == jax.tree.structure(freeze(recognizer, SIZE).variables)
+
+
 def test_masks_against_it_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     data = small.make_data()
     attack = gradient.attack(Objective("plain"), AttackSettings(steps=3))
@@ -105,4 +117,12 @@ def test_masks_against_it_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     surrogates = [Recognizer(small.SmallRecognizer(), data.surrogate)]
     masks = blocks.runner(attack, surrogates, looped=True)(data.faces, keys)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    used: list[Recognizer] = []
+
+    def watched(recognizer: Recognizer, size: int) -> Recognizer:
+        used.append(freeze(recognizer, size))
+        return used[-1]
+
+    monkeypatch.setattr(blocks, "freeze", watched)
     np.testing.assert_array_equal(blocks.runner(attack, surrogates, looped=True)(data.faces, keys), masks)
+    assert ["frozen" in recognizer.variables for recognizer in used] == [True]

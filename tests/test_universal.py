@@ -12,8 +12,8 @@ import small_training as small
 from advcloak_jax.cloaks.universal import universal
 from advcloak_jax.networks.universal_mask import fixed_noise, universal_mask
 from advcloak_jax.recognizers.recognizer import embed
-from advcloak_jax.training import steps
 from advcloak_jax.training.state import UniversalState
+from advcloak_jax.training.universal_step import Universal, universal_step
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -35,7 +35,7 @@ def initial() -> UniversalState:
 
 def run(data: small.Data, initial: UniversalState, devices: int, kind: str) -> Any:
     def bind(data: small.Data) -> Any:
-        return steps.universal_step(steps.Universal(GENERATOR, optax.sgd(RATE), EPSILON), small.embedder(data), NOISE)
+        return universal_step(Universal(GENERATOR, optax.sgd(RATE), EPSILON), small.embedder(data), NOISE)
 
     return small.run_steps(
         bind, small.image_batch, initial, data, items=small.BATCH, count=2, devices=devices, kind=kind

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,9 @@ from advcloak_jax.data.splits import Split
 from advcloak_jax.errors import UserError
 from advcloak_jax.evaluation.targets import FlaxTarget
 from advcloak_jax.jobs import inputs
+from advcloak_jax.jobs.resident import Resident, make_resident
 from advcloak_jax.networks.discriminator import Discriminator
 from advcloak_jax.networks.generator import Generator
-from advcloak_jax.recognizers.frozen import freeze
 from advcloak_jax.recognizers.recognizer import Recognizer, embed
 from advcloak_jax.training import flops, parallel, placement, state, steps
 from advcloak_jax.training.accumulate import Parts
@@ -38,18 +38,6 @@ COLUMNS = ("generator", "discriminator", "gan", "norm", "adversarial", "validati
 VALIDATION_IMAGES = 5
 SAMPLE_PERSONS = 4
 SHUFFLE_KEY = 0
-
-
-class Resident(NamedTuple):
-    """On the devices: the feed's rows, the surrogate, the root key.
-
-    Rows of stage I: faces [n, H, W, C] uint8, embeddings [n, d] of the originals. Of stage II: faces [G, n, H, W, C],
-    embeddings [G, n, d], and the persons' subspaces.
-    """
-
-    rows: PyTree
-    surrogate: PyTree
-    key: PyTree
 
 
 class Validation:
@@ -188,8 +176,7 @@ def build_image(config: ImageConfig, faces: FaceSet, split: Split) -> Job:
     initial = _fresh(gan, config, init_key)
     total = config.steps or max(1, round(config.epochs * len(chosen) / config.batch))
     feed = image_feed(config, Chosen(faces.images, chosen), surrogate, devices, total)
-    frozen = freeze(surrogate, config.image_size).variables
-    resident = Resident(feed.rows, *placement.reside((frozen, step_key), devices, config.parallel))
+    resident = make_resident(config, feed, surrogate, step_key, devices)
 
     def bind(resident: Resident) -> Any:
         return steps.image_step(gan, lambda faces: embed(surrogate.module, resident.surrogate, faces))
@@ -255,8 +242,7 @@ def build_person(config: PersonConfig, faces: FaceSet, split: Split) -> Job:
         devices,
         total,
     )
-    frozen = freeze(surrogate, config.image_size).variables
-    resident = Resident(feed.rows, *placement.reside((frozen, step_key), devices, config.parallel))
+    resident = make_resident(config, feed, surrogate, step_key, devices)
 
     def bind(resident: Resident) -> Any:
         return steps.person_step(

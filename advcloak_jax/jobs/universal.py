@@ -16,7 +16,6 @@ from advcloak_jax.data.faceset import FaceSet
 from advcloak_jax.data.rows import Chosen
 from advcloak_jax.data.splits import Split
 from advcloak_jax.jobs.cloak import (
-    Resident,
     Validation,
     build_generator,
     choose_images,
@@ -24,14 +23,15 @@ from advcloak_jax.jobs.cloak import (
     image_gather,
     load_surrogate,
 )
+from advcloak_jax.jobs.resident import Resident, make_resident
 from advcloak_jax.networks.universal_mask import fixed_noise, universal_mask
-from advcloak_jax.recognizers.frozen import freeze
 from advcloak_jax.recognizers.recognizer import Recognizer, embed
-from advcloak_jax.training import flops, parallel, placement, steps
+from advcloak_jax.training import flops, parallel, placement
 from advcloak_jax.training.checkpoint import read_checkpoint, require_shapes
 from advcloak_jax.training.loop import Job
 from advcloak_jax.training.runs import Run
 from advcloak_jax.training.state import UniversalState
+from advcloak_jax.training.universal_step import Universal, universal_step
 
 PyTree = Any
 COLUMNS = ("adversarial", "validation_universal")
@@ -81,12 +81,11 @@ def build(config: UniversalConfig, faces: FaceSet, split: Split) -> Job:
     initial = jax.jit(start)(init_key)
     total = config.steps or max(1, round(config.epochs * len(chosen) / config.batch))
     feed = image_feed(config, Chosen(faces.images, chosen), surrogate, devices, total)
-    frozen = freeze(surrogate, config.image_size).variables
-    resident = Resident(feed.rows, *placement.reside((frozen, step_key), devices, config.parallel))
+    resident = make_resident(config, feed, surrogate, step_key, devices)
 
     def bind(resident: Resident) -> Any:
-        return steps.universal_step(
-            steps.Universal(generator, optimiser, config.epsilon, parts),
+        return universal_step(
+            Universal(generator, optimiser, config.epsilon, parts),
             lambda faces: embed(surrogate.module, resident.surrogate, faces),
             noise,
         )

@@ -15,9 +15,8 @@ from flax import linen as nn
 from jax import lax
 
 from advcloak_jax import config, images, losses, subspace
-from advcloak_jax.networks.universal_mask import universal_mask
 from advcloak_jax.training.accumulate import WHOLE, Parts, mean_over_parts
-from advcloak_jax.training.state import GanState, UniversalState
+from advcloak_jax.training.state import GanState
 
 DEVICES = "devices"
 PyTree = Any
@@ -102,7 +101,7 @@ def _discriminator_loss(
     return losses.discriminator_loss(real, fake, *labels), stats
 
 
-def _update(
+def update(
     optimiser: optax.GradientTransformation, gradients: PyTree, state: optax.OptState, params: PyTree
 ) -> tuple[PyTree, optax.OptState]:
     """Parameters and optimiser's state after the mean over devices of their gradients."""
@@ -159,7 +158,7 @@ def _gan_step(
     discriminator_stats, (judged, gradients) = mean_over_parts(
         judge, state.discriminator["batch_stats"], share, gan.parts
     )
-    discriminator, discriminator_optimiser = _update(
+    discriminator, discriminator_optimiser = update(
         gan.optimiser, gradients, state.discriminator_optimiser, state.discriminator["params"]
     )
 
@@ -184,7 +183,7 @@ def _gan_step(
     stats, (told, gradients) = mean_over_parts(
         deceive, {"generator": before, "discriminator": discriminator_stats}, share, gan.parts
     )
-    generator, generator_optimiser = _update(gan.optimiser, gradients, state.generator_optimiser, params)
+    generator, generator_optimiser = update(gan.optimiser, gradients, state.generator_optimiser, params)
     new = GanState(
         state.step + 1,
         {"params": generator, "batch_stats": stats["generator"]},
@@ -261,47 +260,5 @@ def person_step(
         labels = losses.soft_labels(batch.key, batch.positions, gan.global_batch)
         share = _Share(flat, labels, (batch.embeddings, batch.spaces))
         return _gan_step(gan, state, share, make_masks, spread, adversarial)
-
-    return step
-
-
-class Universal(NamedTuple):
-    """The generator of one mask for everybody, its optimiser, and the largest change of a pixel, of 255."""
-
-    generator: nn.Module
-    optimiser: optax.GradientTransformation
-    epsilon: float
-    parts: Parts = WHOLE
-
-
-def universal_step(
-    universal: Universal, embed: Embed, noise: jax.Array
-) -> Callable[[UniversalState, ImageBatch], tuple[UniversalState, Metrics]]:
-    """GAP: the mask that the generator makes of `noise` [1, H, W, 3] is put on every image of the batch (Eq. 14).
-
-    Every device makes the same mask of the same noise, so that there are no statistics to share.
-    """
-
-    def step(state: UniversalState, batch: ImageBatch) -> tuple[UniversalState, Metrics]:
-        params = state.generator["params"]
-
-        def make(params: PyTree) -> tuple[jax.Array, PyTree]:
-            variables = {"params": params, "batch_stats": state.generator["batch_stats"]}
-            return universal_mask(universal.generator, variables, noise, universal.epsilon)
-
-        mask, pull_back, stats = jax.vjp(make, params, has_aux=True)
-
-        def part_of(_: None, part: PyTree, __: jax.Array) -> tuple[None, tuple[jax.Array, jax.Array]]:
-            faces, embeddings = part
-
-            def loss(mask: jax.Array) -> jax.Array:
-                return losses.cosine_loss(embed(images.apply_mask(faces, mask)), embeddings)
-
-            return None, jax.value_and_grad(loss)(mask)
-
-        _, (value, by_mask) = mean_over_parts(part_of, None, (batch.faces, batch.embeddings), universal.parts)
-        generator, optimiser = _update(universal.optimiser, pull_back(by_mask)[0], state.optimiser, params)
-        new = UniversalState(state.step + 1, {"params": generator, "batch_stats": stats}, optimiser)
-        return new, mean_over_devices({"adversarial": value})
 
     return step
