@@ -17,13 +17,16 @@ def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     flipped against PyTorch. An output pixel sees 2 x 2 of the kernel's taps, which ones depends on its parity: so
     one 2x2 convolution makes the four parities as 4*O channels and depth-to-space interleaves them. Reverse mode only.
     """
-    return _by_product(x, kernel) if jax.default_backend() == "cpu" else _by_convolution(x, kernel)
+    if jax.default_backend() != "cpu":
+        return _by_convolution(x, kernel)
+    return _by_both(x, kernel) if x.dtype == jnp.float32 else _by_product(x, kernel)
 
 
 def _by_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """The 2x2 convolution as one matrix product of the four shifted inputs: XLA's kernel gradients are slow on CPUs.
 
-    Forward and gradient together took a fiftieth of `jax.lax.conv_transpose`'s time there.
+    Forward and gradient together took a fiftieth of `jax.lax.conv_transpose`'s time there. Of bfloat16 CPUs multiply
+    matrices faster than they convolve.
     """
     batch, height, width, inputs = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -35,17 +38,29 @@ def _by_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 @jax.custom_vjp
+def _by_both(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """XLA's convolution, which reads the input once, with the product's gradients."""
+    return _forward(x, kernel)[0]
+
+
+def _backward_by_product(saved: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+    _, pull_back = jax.vjp(_by_product, *saved)
+    by_input, by_kernel = pull_back(cotangent)
+    return by_input, by_kernel
+
+
+@jax.custom_vjp
 def _by_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """On GPUs each part is one of the library's convolutions that XLA knows: the gradients are of one with stride 2.
 
     XLA takes `jax.lax.conv_transpose` for a convolution of zeros between pixels, and the kernel gradient of the 2x2
     convolution, whose output is larger than its input, for one with images as channels and a map as the kernel.
     """
-    return _interleave(by_xla(x, _parities(kernel), 1, SIDES))
+    return _forward(x, kernel)[0]
 
 
 def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _by_convolution(x, kernel), (x, kernel)
+    return _interleave(by_xla(x, _parities(kernel), 1, SIDES)), (x, kernel)
 
 
 def _backward(saved: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -61,6 +76,7 @@ def _backward(saved: tuple[jax.Array, jax.Array], cotangent: jax.Array) -> tuple
     return down(turned(kernel)), turned(by_kernel)
 
 
+_by_both.defvjp(_forward, _backward_by_product)
 _by_convolution.defvjp(_forward, _backward)
 
 
