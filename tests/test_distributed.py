@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -72,7 +73,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
     """What one process, and two with one or two devices each, made of every job on the same number of devices.
 
     One device against several is compared in test_parallel.py. In jobs that follow each other it would be no test of
-    processes: rounding alone turns some rectifiers there, and moved gradients by 8e-4.
+    processes: rounding alone turns some rectifiers there.
     """
     one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
     finish(launch("jobs", one / "x", 1, 2 * request.param))
@@ -85,6 +86,18 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("alone") / "run"
     finish(launch("shard_map", folder, 2))
     return folder
+
+
+def states(checkpoints: Path, empty: Path) -> list[dict[str, Any]]:
+    """The state after each step of a run that keeps all its checkpoints."""
+    found = []
+    for number in range(1, 4):
+        alone = empty / str(number)
+        shutil.copytree(checkpoints / str(number), alone / str(number))
+        step, state = read_checkpoint(alone, best=False)
+        assert step == number
+        found.append(state)
+    return found
 
 
 class TestFlags:
@@ -180,12 +193,16 @@ class TestEveryJob:
     """Two processes, with one or two devices each, do all jobs as a single process with as many devices does."""
 
     @pytest.mark.parametrize("job", TRAINING)
-    def test_states_are_those_of_one_process(self, folders: tuple[Path, Path], job: str) -> None:
-        (step, one), (other, two) = (read_checkpoint(folder / job / "checkpoints", best=False) for folder in folders)
-        assert step == other == 3
-        for part in one:
+    def test_states_are_those_of_one_process(self, folders: tuple[Path, Path], tmp_path: Path, job: str) -> None:
+        """Gradients, which are the optimisers' states, differ by up to 3e-6 of themselves, but for the steps in which
+        rounding turns a rectifier (about one in fifteen): by 2e-3 there. What is amiss with an exchange is so always.
+        """
+        one, two = (states(run / job / "checkpoints", tmp_path / run.name) for run in folders)
+        for part in one[0]:
             if part != "step":
-                assert small.relative(two[part], one[part]) < 1e-4, part
+                differences = [small.relative(there[part], here[part]) for here, there in zip(one, two, strict=True)]
+                assert max(differences) < (1e-2 if part.endswith("optimiser") else 1e-4), (part, differences)
+                assert min(differences) < 1e-5, (part, differences)
 
     @pytest.mark.parametrize("job", TRAINING)
     def test_metrics_are_those_of_one_process(self, folders: tuple[Path, Path], job: str) -> None:
@@ -217,7 +234,7 @@ class TestEveryJob:
         for job in TRAINING:
             assert len(list((folders[1] / job / "tensorboard").iterdir())) == 1
             steps = [row["step"] for row in read_metrics(folders[1] / job)]
-            assert steps == ["1", "2", "3", "3"]
+            assert steps == ["1", "1", "2", "2", "3", "3"]
 
 
 @pytest.mark.slow
