@@ -4,7 +4,6 @@ import gc
 import os
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,6 +14,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from advcloak_jax import mappings
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Modules with slow tests, then those with many: two processes that share them then end at about the same time."""
@@ -23,23 +24,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (item.path not in slow, 0 if item.path in slow else -sizes[item.path]))
 
 
-MAPPINGS = 10_000
-"""Of a process's memory, after which it drops its programs: each has hundreds, and Linux ends at 65,530."""
-
-
-def mappings() -> int:
-    """How many mappings this process has; 0 where the system does not tell."""
-    told = Path("/proc/self/maps")
-    return len(told.read_bytes().splitlines()) if told.exists() else 0
-
-
 @pytest.fixture(scope="module", autouse=True)
 def spare_the_collector() -> Iterator[None]:
     """What a module leaves behind, programs above all, is not for Python's collector to look through ever after."""
     yield
-    if mappings() > MAPPINGS:
-        gc.unfreeze()
-        jax.clear_caches()
+    # The next module may add a third of all mappings.
+    mappings.spare(share=0.2)
     gc.collect()
     gc.freeze()
 

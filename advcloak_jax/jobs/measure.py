@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advcloak_jax import images
+from advcloak_jax import images, mappings
 from advcloak_jax.errors import UserError
 from advcloak_jax.evaluation import cost, identification, quality, verification
 from advcloak_jax.evaluation.store import Store
@@ -128,6 +128,7 @@ def wear(entry: Entry, trials: Trials, store: Store, *, norm: float, seed: int, 
     112x112. timed: persons whose masks are made twice to time it; a timing of the same masks on the same kind of device
     is taken from the store too.
     """
+    mappings.spare()
     per_image = entry.cloak.kind == "image"
     faces = trials.test if per_image else trials.inference
     key = {"cloak": entry.fingerprint, "faces": hashed(faces, "").fingerprint, "seed": seed}

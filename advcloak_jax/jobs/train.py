@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from advcloak_jax import cli
+from advcloak_jax import cli, mappings
 from advcloak_jax.config import (
     GeneratorConfig,
     ImageConfig,
@@ -48,6 +48,7 @@ def main(arguments: Sequence[str]) -> None:
     if config.wandb:
         wandb_writer.require_library()
     use_compilation_cache(config.cache)
+    mappings.spare()
     with distributed.joined(config):
         faces, split = inputs.load_split(config)
         # The folder is made once nothing can be wrong with the settings any more, so that a corrected start may use it.
