@@ -1,7 +1,7 @@
 """Memory mappings: a compiled program has hundreds to thousands on CPUs, and Linux grants a process 65,530.
 
-At that number XLA ends the process by a segmentation fault (jaxlib 0.10, when it writes a program to the folder of
-compiled ones), without a word.
+At that number jaxlib 0.10 ends the process: by "Unable to allocate section memory" when it compiles, or by a
+segmentation fault when it writes a program to the folder of compiled ones.
 """
 
 import gc
