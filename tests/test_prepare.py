@@ -132,6 +132,22 @@ def test_files_that_passed_are_not_read_again(tmp_path: Path, people: Path, monk
     assert read == ["names.json"]
 
 
+def test_another_process_imports_what_reads_pictures_before_its_threads_read(tmp_path: Path, people: Path) -> None:
+    """Two threads that both imported it have waited for each other for ever."""
+    faces = load(f"tfds:{prepare.run(settings(people, tmp_path / 'set'))}")
+    (tmp_path / "images").write_bytes(pickle.dumps(faces.images))
+    program = """
+import pickle, sys
+opened = pickle.load(sys.stdin.buffer)
+before = set(sys.modules)
+opened[:]
+print(*sorted(name for name in set(sys.modules) - before if name.startswith("tensorflow_datasets")))
+"""
+    with (tmp_path / "images").open("rb") as pickled:
+        ran = subprocess.run([sys.executable, "-c", program], stdin=pickled, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == ""
+
+
 def test_pictures_stay_on_disk_until_they_are_asked_for(tmp_path: Path, people: Path) -> None:
     faces = load(f"tfds:{prepare.run(settings(people, tmp_path / 'set'))}")
     assert not isinstance(faces.images, np.ndarray)

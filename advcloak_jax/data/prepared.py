@@ -77,7 +77,9 @@ class RecordImages(Lazy):
         self._open()
 
     def _open(self) -> None:
-        # Here, because importing it costs a second that most jobs need not spend.
+        # Here, because importing them costs seconds that most jobs need not spend, and by the thread that opens the
+        # set: TFDS imports lazily while it is imported, and two threads that come upon that wait for ever.
+        import tensorflow_datasets  # noqa: F401
         from array_record.python.array_record_data_source import ArrayRecordDataSource
 
         self._records: Any = ArrayRecordDataSource(self._shards)
