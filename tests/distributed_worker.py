@@ -32,10 +32,11 @@ BACKBONE = [
     *("--architecture", "ir18", "--width", "0.125", "--embedding-size", "16"),
     *("--batch", "8", "--dropout", "0.3"),
 ]
-RECOGNIZER = [*FACES, *RHYTHM, *BACKBONE, "--learning-rate", "1e-6"]
+RATE = ["--learning-rate", "1e-6"]
 """Steps so small that none carries on the rounding of those before: what is compared is the gradients' rounding."""
-ADAM = ["--learning-rate", "1e-6", "--beta1", "0", "--beta2", "0"]
-"""Whose state is the gradient of the last step alone."""
+RECOGNIZER = [*FACES, *RHYTHM, *BACKBONE, *RATE, "--momentum", "0"]
+ADAM = [*RATE, "--beta1", "0", "--beta2", "0"]
+"""The optimisers' states are the gradients of the last step alone."""
 NETWORKS = ["--generator-width", "4", "--discriminator-width", "4", "--batch", "4", *ADAM]
 TRAINING = {
     "recognizer": ["recognizer", *RECOGNIZER, "--classifier", "sharded"],

@@ -91,12 +91,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def states(checkpoints: Path, empty: Path) -> list[dict[str, Any]]:
     """The state after each step of a run that keeps all its checkpoints."""
     found = []
-    for number in range(1, 4):
+    for number in sorted(int(path.name) for path in checkpoints.iterdir()):
         alone = empty / str(number)
         shutil.copytree(checkpoints / str(number), alone / str(number))
         step, state = read_checkpoint(alone, best=False)
         assert step == number
         found.append(state)
+    assert len(found) == 3
     return found
 
 

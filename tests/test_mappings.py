@@ -1,6 +1,5 @@
 """Compiled programs are dropped before their memory mappings are too many, and not before."""
 
-import itertools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +24,10 @@ def granted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return grant
 
 
+told = pytest.mark.skipif(not mappings.HELD.exists(), reason="this system does not tell its mappings")
+
+
+@told
 def test_programs_are_dropped_above_the_share(granted: Any) -> None:
     program = jax.jit(lambda x: x * 2 + 1)
     assert program(jnp.float32(3)) == 7
@@ -37,13 +40,13 @@ def test_programs_are_dropped_above_the_share(granted: Any) -> None:
     assert program(jnp.float32(3)) == 7
 
 
+@told
 def test_dropped_programs_give_their_mappings_back(granted: Any) -> None:
     def held() -> int:
         return len(mappings.HELD.read_bytes().splitlines())
 
     before = held()
-    numbers = itertools.count(2)
-    programs = [jax.jit(lambda x, n=n: jnp.sin(x * n) @ x) for n in itertools.islice(numbers, 20)]
+    programs = [jax.jit(lambda x, n=n: jnp.sin(x * n) @ x) for n in range(2, 22)]
     for program in programs:
         program(jnp.ones((8, 8))).block_until_ready()
     full = held()
