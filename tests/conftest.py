@@ -1,4 +1,8 @@
-"""Two simulated CPU devices for every test, and quick compilation for those that ask for it."""
+"""Two simulated CPU devices for every test, and quick compilation, which is most of the tests' time.
+
+As for users, in an hour or so: `JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS=--xla_force_host_platform_device_count=2
+./test.sh`.
+"""
 
 import gc
 import os
@@ -6,10 +10,13 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+import quick_compilation
 
-# Before anything starts JAX's backends.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+# Before anything starts JAX's backends; processes that tests start have it from here.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if "XLA_FLAGS" not in os.environ:
+    os.environ["XLA_FLAGS"] = " ".join(["--xla_force_host_platform_device_count=2", *quick_compilation.accepted()])
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
@@ -41,11 +48,3 @@ def forget_the_programs_folder() -> Iterator[None]:
     if jax.config.jax_compilation_cache_dir is not None:
         jax.config.update("jax_compilation_cache_dir", None)
         compilation_cache.reset_cache()
-
-
-@pytest.fixture(scope="module")
-def compile_quickly() -> Iterator[None]:
-    """For modules whose time is mostly compilation, and whose results do not depend on how well it is done."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)

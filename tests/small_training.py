@@ -15,8 +15,6 @@ from advcloak_jax.networks.norms import BatchNorm
 from advcloak_jax.recognizers.recognizer import embed
 from advcloak_jax.training import parallel, placement, state, steps
 
-QUICK_COMPILATION = "--xla_cpu_use_fusion_emitters=false"
-"""XLA_FLAGS for processes whose time is compilation: its older way to write kernels takes half of it (jaxlib 0.10)."""
 SIZE, EMBEDDING = 16, 16
 PERSONS, PER_PERSON = 4, 5
 BATCH = PERSONS * PER_PERSON  # 20: one of the labels is flipped

@@ -19,8 +19,6 @@ from advcloak_jax.training.accumulate import WHOLE, Parts, mean_over_parts
 from advcloak_jax.training.recognizer_step import recognizer_step
 from advcloak_jax.training.universal_step import Universal, universal_step
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 LOOPED, WRITTEN_OUT = Parts(2), Parts(2, unroll=True)
 
 

@@ -13,8 +13,6 @@ from advcloak_jax.cloaks.methods import parse
 from advcloak_jax.config.cloaks import AggregationSettings, LowKeySettings
 from advcloak_jax.recognizers.recognizer import Recognizer
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 STEPS = 3
 
 

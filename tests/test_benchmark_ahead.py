@@ -13,8 +13,6 @@ from benchmarks import __main__ as command
 from benchmarks import ahead, gpu_programs, workloads
 from benchmarks.sizes import SIZES, STAGE_ONE
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 PROGRAM = """
 HloModule jit_run, entry_computation_layout={()->f32[]}
 

@@ -33,7 +33,6 @@ from benchmarks import (
 from benchmarks.sizes import SIZES, STAGE_ONE
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def test_closed_forms_are_the_published_figures() -> None:
@@ -230,8 +229,7 @@ def test_backbones_are_added_to_what_was_measured_alike(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_weak_scaling_over_two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+def test_weak_scaling_over_two_processes() -> None:
     if len(processes.cores()) < 2:
         pytest.skip("one core")
     found = processes.measure(STAGE_ONE, "quick", 4, 2, 1, None)

@@ -19,8 +19,6 @@ from advcloak_jax.training.checkpoint import Checkpoints, read_checkpoint
 from advcloak_jax.training.recognizer_step import recognizer_step
 from advcloak_jax.training.steps import DEVICES, RecognizerBatch
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 CLASSES = 301
 """Not divisible by two: of the 384 columns the first device has 192, the second 109 and the padding."""
 NUMBERS = jnp.array([0, 150, 250, 300])

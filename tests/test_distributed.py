@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import quick_compilation
 import small_training as small
 from distributed_worker import STEPS, TRAINING
 
@@ -37,8 +38,8 @@ def free_port() -> int:
 
 def launch(what: str, folder: Path, processes: int, devices: int = 1) -> list[subprocess.Popen[str]]:
     """Start so many processes with so many simulated devices each."""
-    flags = f"--xla_force_host_platform_device_count={devices} {small.QUICK_COMPILATION}"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    flags = f"--xla_force_host_platform_device_count={devices} {quick_compilation.used()}"
+    environment = {**os.environ, "XLA_FLAGS": flags}
     port = free_port()
     return [
         subprocess.Popen(

@@ -32,8 +32,6 @@ from advcloak_jax.recognizers.recognizer import embed
 from advcloak_jax.training.checkpoint import Checkpoints
 from advcloak_jax.training.runs import start_run
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 SIZE = 32
 GENERATOR = Generator(width=4)
 NARROW = {"width": 0.05, "embedding_size": 16}

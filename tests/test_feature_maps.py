@@ -15,8 +15,6 @@ from advcloak_jax.recognizers.mxnet.symbol import parse_symbol
 from advcloak_jax.recognizers.mxnet.variables import variables_of
 from advcloak_jax.recognizers.recognizer import Recognizer
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def shapes_seen(name: str) -> list[tuple[int, ...]]:
     """Shapes of a network's feature maps for one 32 x 32 face, without running it."""

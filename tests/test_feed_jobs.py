@@ -15,8 +15,6 @@ from advcloak_jax.recognizers.recognizer import Recognizer
 from advcloak_jax.training import placement
 from advcloak_jax.training.loop import Job
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 SIZE = 32
 SPLIT = SplitConfig(protected=1, n_inference=1, n_test=2, generator=4, generator_images=4, validation=2, surrogate=4)
 SETTINGS: dict[str, Any] = {

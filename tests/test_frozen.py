@@ -23,8 +23,6 @@ from advcloak_jax.recognizers.iresnet import IResNet
 from advcloak_jax.recognizers.recognizer import Recognizer, embed
 from advcloak_jax.training.feed import ResidentFeed
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 SIZE = 32
 UNITS: dict[str, Any] = {"units": (1, 1, 1, 1), "width": 0.125, "embedding_size": 16}
 NARROW: dict[str, nn.Module] = {

@@ -28,8 +28,6 @@ from advcloak_jax.recognizers.iresnet import IResNet
 from advcloak_jax.recognizers.recognizer import Recognizer
 from advcloak_jax.recognizers.torch_names.iresnet import iresnet_layers
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 GOLDEN = Path(__file__).parent / "golden"
 EPSILON = 8.0
 SUBSPACES: dict[str, Kind] = {

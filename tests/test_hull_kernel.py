@@ -16,8 +16,6 @@ from advcloak_jax.config import PersonConfig
 from advcloak_jax.errors import UserError
 from advcloak_jax.jobs import cloak
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 STEPS = {"iterations": 20, "polish": 16}
 
 

@@ -12,8 +12,6 @@ from jaxpr_walk import equations
 
 from advcloak_jax import hull_polish, hull_solver, subspace
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 M, N, D = 16, 6, 24
 SETS = ("nearly duplicates", "flat", "more rows than dimensions", "inside more rows than dimensions", "duplicates")
 BOUNDS = [(0.0, 1.0), (-0.1, 0.3)]

@@ -14,8 +14,6 @@ from advcloak_jax.config.cloaks import HybridSettings
 from advcloak_jax.errors import UserError
 from advcloak_jax.recognizers.recognizer import Recognizer, embed
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 NORM = 1200 * small.SIZE / 112 / 255
 KEY = jax.random.key(3)
 

@@ -16,8 +16,6 @@ from advcloak_jax.jobs.targets import load_target
 from advcloak_jax.recognizers.mxnet.symbol import parse_symbol
 from advcloak_jax.recognizers.mxnet.variables import parameters_of
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 @pytest.fixture
 def published(tmp_path: Path) -> Path:

@@ -17,8 +17,6 @@ from advcloak_jax.recognizers.inception_resnet_v1 import InceptionResNetV1
 from advcloak_jax.recognizers.inception_resnet_v2 import InceptionResNetV2
 from advcloak_jax.recognizers.torch_names.inception_resnet import LAYOUTS, facenet_layers
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 GOLDEN = Path(__file__).parent / "golden"
 AS_GIVEN = Convention(std=(128.0, 128.0, 128.0))
 TINY = {"width": 0.125, "embedding_size": 16, "dropout": 0.0, "convention": AS_GIVEN}

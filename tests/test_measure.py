@@ -23,7 +23,6 @@ from advcloak_jax.progress import Progress
 from advcloak_jax.recognizers.recognizer import Recognizer
 
 SIZE = small.SIZE
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def faces(seed: int, *shape: int) -> np.ndarray:

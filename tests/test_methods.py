@@ -66,7 +66,7 @@ def test_bad_text_is_refused_by_name(text: str, said: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_method_makes_masks_of_its_kind_in_its_box(name: str, compile_quickly: None) -> None:
+def test_every_method_makes_masks_of_its_kind_in_its_box(name: str) -> None:
     data = small.make_data()
     found, settings = methods.parse(f"{name}:steps=2" + ("" if name == "lowkey" else ",epsilon=3"))
     largest = (1.275 + 2 * 0.6375) if name == "lowkey" else 3

@@ -26,8 +26,6 @@ from advcloak_jax.recognizers.torch_names.mobilefacenet import (
     xiaoccer_layers,
 )
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 GOLDEN = Path(__file__).parent / "golden"
 SHARED = Path(os.environ.get("ADVCLOAK_SHARED", Path(__file__).parents[2] / "shared"))
 EVERY = 3  # as in make_mobilefacenet.py

@@ -21,8 +21,6 @@ from advcloak_jax.recognizers.mxnet.symbol import parse_symbol
 from advcloak_jax.recognizers.mxnet.variables import parameters_of, variables_of
 from advcloak_jax.recognizers.recognizer import Recognizer, embed
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def small_network(**fc: Any) -> SymbolWriter:
     """Scaling, a convolution, a depthwise one, and a dense embedding called fc1."""

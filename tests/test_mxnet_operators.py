@@ -14,8 +14,6 @@ from mxnet_files import SIZE, SymbolWriter, answer, arrays_for, faces
 from advcloak_jax.recognizers.depthwise import depthwise
 from advcloak_jax.recognizers.mxnet.symbol import parse_symbol
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def nchw() -> np.ndarray:
     return faces().transpose(0, 3, 1, 2).astype(np.float64)

@@ -12,8 +12,6 @@ from advcloak_jax.config import ImportConfig
 from advcloak_jax.jobs.import_weights import run_import
 from advcloak_jax.jobs.targets import load_target
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 SHARED = Path(os.environ.get("ADVCLOAK_SHARED", Path(__file__).parents[2] / "shared"))
 # Published weights, imported by nothing but their name, and the published ONNX twin with its input.
 PUBLISHED = {

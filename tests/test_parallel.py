@@ -21,8 +21,6 @@ from advcloak_jax.recognizers.iresnet import IResNet
 from advcloak_jax.training import parallel, placement, state, steps
 from advcloak_jax.training.recognizer_step import recognizer_step
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 WAYS = ((1, "pmap"), (2, "pmap"), (2, "shard_map"))
 ROUNDING = 1e-5
 

@@ -22,7 +22,6 @@ networks = pytest.importorskip("benchmarks.peers.networks")
 recognisers = pytest.importorskip("benchmarks.peers.recognisers")
 
 SIZE = SIZES["quick"]
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 DEVICE = "meta"

@@ -30,7 +30,7 @@ NETWORKS = ["--generator-width", "4", "--discriminator-width", "4", "--batch", "
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, compile_quickly: None) -> Path:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the runs surrogate, target, image, person, universal and the measurement table."""
     folder = tmp_path_factory.mktemp("pipeline")
     where = ["--cache", str(folder / "cache")]

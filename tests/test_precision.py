@@ -19,8 +19,6 @@ from advcloak_jax.recognizers.iresnet import IResNet
 from advcloak_jax.training import state, steps
 from advcloak_jax.training.recognizer_step import recognizer_step
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 SIZE, PERSONS, PER_PERSON = 32, 4, 5
 BATCH = PERSONS * PER_PERSON
 STAGES = ("recognizer", "image", "person")

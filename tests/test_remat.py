@@ -14,8 +14,6 @@ from advcloak_jax.networks.generator import Generator
 from advcloak_jax.recognizers import zoo
 from advcloak_jax.recognizers.iresnet import IResNet
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 FACES = jnp.asarray(np.random.default_rng(0).uniform(size=(4, 16, 16, 3)), jnp.float32)
 
 

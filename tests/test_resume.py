@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import small_training as small
+import quick_compilation
 
 from advcloak_jax.training import speed
 from advcloak_jax.training.checkpoint import read_checkpoint
@@ -45,9 +45,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(folder: Path, job: str, run: str, flags: list[str]) -> subprocess.Popen[str]:
-    # One device, and the quickest compilation, which all runs share.
-    quick = {"XLA_FLAGS": small.QUICK_COMPILATION, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    environment = {**os.environ, **quick, "JAX_PLATFORMS": "cpu"}
+    # One device; all runs share what is compiled.
+    environment = {**os.environ, "XLA_FLAGS": quick_compilation.used()}
     command = [sys.executable, str(PROGRAM), job, "--run", run, *flags]
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -17,8 +17,6 @@ from advcloak_jax.recognizers.margins import Margin
 from advcloak_jax.training import state, steps
 from advcloak_jax.training.recognizer_step import recognizer_step
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 RATE = 0.02
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -12,12 +13,13 @@ import pytest
 from PIL import Image
 
 from advcloak_jax.errors import UserError
-from advcloak_jax.evaluation import diagnosis, verification
+from advcloak_jax.evaluation import diagnosis, targets, verification
 from advcloak_jax.evaluation.onnx_spec import parse_onnx
 from advcloak_jax.evaluation.onnx_target import OnnxTarget
 from advcloak_jax.evaluation.targets import FlaxTarget
 from advcloak_jax.recognizers.convention import Convention
 from advcloak_jax.recognizers.iresnet import IResNet
+from advcloak_jax.recognizers.recognizer import embed
 
 onnx = pytest.importorskip("onnx", reason="the onnx package makes the test's graphs")
 SHARED = Path(__file__).parents[1].parent / "shared"
@@ -172,7 +174,28 @@ def test_flax_target_cuts_blocks_and_scales_pixels() -> None:
         network.embed(images[:0])
 
 
-def test_targets_can_be_fed_otherwise(tmp_path: Path, compile_quickly: None) -> None:
+def test_recognisers_of_one_network_share_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its own variables; another network, or another batch, is another program."""
+    traced = []
+
+    def noted(module: nn.Module, variables: Any, x: jax.Array) -> jax.Array:
+        traced.append(module)
+        return embed(module, variables, x)
+
+    monkeypatch.setattr(targets, "embed", noted)
+    images = faces(5, 10)
+    first, second, more = (
+        FlaxTarget(str(scale), Flatten(), {"params": {"scale": jnp.full(1, scale)}}, batch)
+        for scale, batch in ((1.0, 4), (-2.0, 4), (1.0, 3))
+    )
+    np.testing.assert_allclose(first.embed(images), rows(images), atol=1e-6)
+    np.testing.assert_allclose(second.embed(images), -rows(images), atol=1e-6)
+    assert len(traced) == 1
+    np.testing.assert_allclose(more.embed(images), rows(images), atol=1e-6)
+    assert len(traced) == 2
+
+
+def test_targets_can_be_fed_otherwise(tmp_path: Path) -> None:
     """With another convention they are what they would be if they had been named with it."""
     images, other = faces(3), Convention((10.0, 20.0, 30.0), (2.0, 4.0, 8.0), "bgr")
     path = graph(tmp_path / "net.onnx", ["n", 3, 112, 96])

@@ -15,8 +15,6 @@ from advcloak_jax.recognizers.recognizer import embed
 from advcloak_jax.training.state import UniversalState
 from advcloak_jax.training.universal_step import Universal, universal_step
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 EPSILON, RATE = 10.0, 0.05
 GENERATOR = small.SmallGenerator()
 NOISE = fixed_noise(jax.random.key(2), small.SIZE)

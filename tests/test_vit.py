@@ -14,8 +14,6 @@ from advcloak_jax.networks.torch_weights import load
 from advcloak_jax.recognizers.torch_names.vit import vit_layers
 from advcloak_jax.recognizers.vit import Attention, PatchEmbedding, ViT
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 GOLDEN = Path(__file__).parent / "golden"
 SMALL = {"depth": 2, "heads": 2, "embedding_size": 16, "dropout": 0.0}
 

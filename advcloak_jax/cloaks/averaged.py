@@ -21,28 +21,30 @@ def person_masks(generator: nn.Module, variables: PyTree, faces: jax.Array) -> j
     return aggregate(masks.reshape(faces.shape))
 
 
+_compiled_masks = jax.jit(person_masks, static_argnums=0)
+"""One program for all variables of a generator."""
+
+
 def averaged(name: str, generator: nn.Module, variables: PyTree) -> Cloak:
     """The cloak of a trained generator: AdvFaces+ after stage I, AdvCloak after stage II.
 
     A few persons at a time, so that memory does not grow with their number.
     """
-    compiled = jax.jit(lambda variables, faces: person_masks(generator, variables, faces))
 
     def make_masks(faces: jax.Array, key: jax.Array) -> jax.Array:
-        return _in_blocks(lambda block: compiled(variables, block), faces)
+        return _in_blocks(lambda block: _compiled_masks(generator, variables, block), faces)
 
     return Cloak(name, "person", make_masks)
 
 
 def per_image(name: str, generator: nn.Module, variables: PyTree) -> Cloak:
     """AdvFaces: a mask for each image, by the generator of stage I."""
-    compiled = jax.jit(lambda variables, faces: person_masks(generator, variables, faces))
 
     def make_masks(faces: jax.Array, key: jax.Array) -> jax.Array:
         def masks_of(block: jax.Array) -> jax.Array:
             # An image by itself is the mean of one.
             flat = block.reshape(-1, 1, *block.shape[2:])
-            return compiled(variables, flat).reshape(block.shape)
+            return _compiled_masks(generator, variables, flat).reshape(block.shape)
 
         return _in_blocks(masks_of, faces)
 

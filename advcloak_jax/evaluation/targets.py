@@ -1,6 +1,7 @@
 """Black boxes under test: whatever turns uint8 faces into embeddings."""
 
 import copy
+import functools
 from typing import Any, Protocol
 
 import flax.linen as nn
@@ -28,8 +29,14 @@ class Target(Protocol):
         ...
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _embed(module: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
+    """uint8 faces [B, H, W, 3] -> embeddings [B, d]; one program for all recognisers of a network."""
+    return embed(module, variables, to_unit(images))
+
+
 class FlaxTarget:
-    """A recogniser of our own, run in blocks of one size so that it is compiled once."""
+    """A recogniser of our own, run in blocks of one size so that its network is compiled once."""
 
     def __init__(self, name: str, module: nn.Module, variables: Any, batch: int = 64) -> None:
         """`variables` as the module takes them; `batch` faces are embedded at a time, on the default device."""
@@ -37,7 +44,6 @@ class FlaxTarget:
         self._module = module
         self._variables = jax.device_put(variables)
         self._batch = batch
-        self._embed = jax.jit(lambda variables, images: embed(module, variables, to_unit(images)))
 
     def with_variables(self, variables: Any) -> "FlaxTarget":
         """The same network with other variables, without compiling it again: a recogniser in training."""
@@ -67,7 +73,7 @@ class FlaxTarget:
         """
         require_faces(images)
         blocks = [
-            self._embed(self._variables, pad(images[start : start + self._batch], self._batch))
+            _embed(self._module, self._variables, pad(images[start : start + self._batch], self._batch))
             for start in range(0, len(images), self._batch)
         ]
         return np.concatenate([np.asarray(block) for block in blocks])[: len(images)]
