@@ -10,7 +10,7 @@ import small_training as small
 
 from advcloak_jax.cloaks import aggregated, blocks, gradient, lowkey, objectives
 from advcloak_jax.cloaks.methods import parse
-from advcloak_jax.config.cloaks import AggregationSettings, LowKeySettings
+from advcloak_jax.config.cloaks import AggregationSettings, AttackSettings, LowKeySettings
 from advcloak_jax.recognizers.recognizer import Recognizer
 
 STEPS = 3
@@ -84,6 +84,33 @@ def test_blocks_are_compiled_once(data: small.Data, surrogate: Recognizer) -> No
     run(data.faces, keys)  # two blocks of two
     run(data.faces[:3], keys[:3])  # and the second one filled up
     assert traced == 1
+
+
+@pytest.mark.parametrize("looped", [True, False])
+def test_surrogates_of_one_network_share_programs(
+    data: small.Data, surrogate: Recognizer, looped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its own variables; other settings are another program."""
+    traced = 0
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal traced
+        traced += 1
+        return gradients(*arguments)
+
+    gradients = objectives.gradients
+    monkeypatch.setattr(objectives, "gradients", counted)
+    other = Recognizer(small.SmallRecognizer(), jax.tree.map(lambda leaf: leaf[::-1], data.surrogate))
+    keys = blocks.person_keys(jax.random.key(4), small.PERSONS)
+    masks = [
+        blocks.runner(
+            gradient.attack(objectives.Objective(), AttackSettings(steps=2, epsilon=epsilon)), [one], looped=looped
+        )(data.faces, keys)
+        for one, epsilon in ((surrogate, 9.0), (other, 9.0), (surrogate, 7.0))
+    ]
+    assert traced == 2
+    assert not np.array_equal(masks[0], masks[1])
+    assert [round(float(jnp.abs(mask).max()) * 255, 3) for mask in masks] == [9.0, 9.0, 7.0]
 
 
 def test_a_block_is_as_many_persons_as_fit() -> None:

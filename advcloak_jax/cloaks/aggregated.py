@@ -64,6 +64,7 @@ def begin(
     return Context(originals, keys), State(masks, masks, jnp.zeros_like(masks), jnp.zeros_like(masks))
 
 
+@functools.cache
 def attack(settings: AggregationSettings, images: int, draw: Draw = draw) -> Attack:
     """The draws of one block of persons with `images` images each: `draws` of them make one step of the masks."""
     epsilon, step_size = settings.epsilon / 255, settings.step_size / 255

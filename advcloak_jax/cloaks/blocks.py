@@ -4,6 +4,7 @@ Memory is bounded by the block, however many persons there are.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,19 +58,17 @@ def runner(
     """The compiled attack: (faces [P, N, H, W, C], keys [P], *more arrays [P, ...]) -> masks, of all persons.
 
     looped: the steps as one loop inside the program (default: on accelerators), or one call of the program per step;
-    the results are the same. What is compiled depends on the shape of a block only; the last block is padded by
-    repeating its last person. More arrays are given to `attack.start` behind the keys.
+    the results are the same. What is compiled depends on the attack, the surrogates' networks and the shape of a block
+    only; the last block is padded by repeating its last person. More arrays are given to `attack.start` behind the
+    keys.
     """
-    whole = jax.jit(lambda *block: _whole(attack, *block))
-    start = jax.jit(attack.start)
-    step = jax.jit(attack.step, donate_argnums=3)
 
     def one_block(frozen: Surrogates, *block: jax.Array) -> jax.Array:
         if looped if looped is not None else not is_cpu():
-            return whole(frozen, *block)
-        context, state = start(frozen, *block)
+            return _whole(attack, frozen, *block)
+        context, state = _start(attack, frozen, *block)
         for number in range(attack.steps):
-            state = step(frozen, block[0], context, state, jnp.int32(number))
+            state = _step(attack, frozen, block[0], context, state, jnp.int32(number))
         return attack.masks(state)
 
     def run(faces: jax.Array, keys: jax.Array, *more: jax.Array) -> jax.Array:
@@ -85,6 +84,19 @@ def runner(
     return run
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _start(attack: Attack, surrogates: Surrogates, faces: jax.Array, *more: jax.Array) -> tuple[PyTree, PyTree]:
+    return attack.start(surrogates, faces, *more)
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=4)
+def _step(
+    attack: Attack, surrogates: Surrogates, faces: jax.Array, context: PyTree, state: PyTree, number: jax.Array
+) -> PyTree:
+    return attack.step(surrogates, faces, context, state, number)
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def _whole(attack: Attack, surrogates: Surrogates, faces: jax.Array, *more: jax.Array) -> jax.Array:
     context, state = attack.start(surrogates, faces, *more)
     state = lax.fori_loop(

@@ -9,6 +9,7 @@ With momentum (the DFANet variants) each image sums its own gradients, each step
 and the mask moves by the mean of the signs of the sums; the originals are embedded anew in every step, under dropout.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -70,8 +71,9 @@ def begin(
     return Context(originals, keys), State(faces + noise, masks, jnp.zeros_like(faces) if has_momentum else None)
 
 
+@functools.cache
 def attack(objective: Objective, settings: AttackSettings) -> Attack:
-    """The steps of one block of persons."""
+    """The steps of one block of persons; the same for the same settings, whose programs are then shared."""
     epsilon, step_size = settings.epsilon / 255, settings.step_size / 255
     has_momentum = isinstance(settings, DropoutSettings)
 

@@ -38,6 +38,7 @@ def _unit(values: jax.Array) -> jax.Array:
     return values * jax.lax.rsqrt(jnp.maximum(squares, _TINY**2))
 
 
+@functools.cache
 def attack(settings: HybridSettings, image_size: int) -> Attack:
     """The steps of one block of persons; `start` takes the masks [B, H, W, C] to begin with behind the keys."""
     norm = images.mask_norm_at(image_size, settings.norm) / 255
