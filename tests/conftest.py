@@ -1,7 +1,7 @@
 """Two simulated CPU devices for every test, and quick compilation, which is most of the tests' time.
 
-As for users, in an hour or so: `JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS=--xla_force_host_platform_device_count=2
-./test.sh`.
+As for users, which takes far longer: `JAX_DISABLE_MOST_OPTIMIZATIONS=0
+XLA_FLAGS=--xla_force_host_platform_device_count=2 ./test.sh`.
 """
 
 import gc

@@ -2,12 +2,12 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from rec_files import encoded, smooth
 
 from advcloak_jax.config import PrepareConfig
@@ -26,9 +26,7 @@ def test_two_processes_see_what_one_sees(tmp_path: Path) -> None:
         source=f"folder:{tmp_path / 'faces'}", out=str(tmp_path / "set"), image_size=32, shard_images=6
     )
     out = prepare.run(config)
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         **os.environ,
         "XLA_FLAGS": "",
