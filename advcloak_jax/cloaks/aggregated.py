@@ -104,10 +104,9 @@ def _chosen(values: jax.Array, drawn: jax.Array) -> jax.Array:
 
 def aggregated(name: str, surrogates: Sequence[Recognizer], settings: AggregationSettings) -> Cloak:
     """SGA-UAP for each person."""
-    run_for = functools.cache(lambda images: blocks.runner(attack(settings, images), surrogates))
 
     def make_masks(faces: jax.Array, key: jax.Array) -> jax.Array:
-        found: jax.Array = run_for(faces.shape[1])(faces, blocks.person_keys(key, len(faces)))
-        return found
+        run = blocks.runner(attack(settings, faces.shape[1]), surrogates)
+        return run(faces, blocks.person_keys(key, len(faces)))
 
     return Cloak(name, "person", make_masks)

@@ -69,11 +69,10 @@ def refined(name: str, start: Cloak, surrogates: Sequence[Recognizer], settings:
     """
     if start.kind != "person":
         raise UserError(f"hybrid cannot start from {start.name}: its masks are not per person; name a run of person.")
-    run_for = functools.cache(lambda size: blocks.runner(attack(settings, size), surrogates))
 
     def make_masks(faces: jax.Array, key: jax.Array) -> jax.Array:
         masks = start.make_masks(faces, key)
-        found: jax.Array = run_for(faces.shape[-2])(faces, blocks.person_keys(key, len(faces)), masks)
-        return found
+        run = blocks.runner(attack(settings, faces.shape[-2]), surrogates)
+        return run(faces, blocks.person_keys(key, len(faces)), masks)
 
     return Cloak(name, "person", make_masks)

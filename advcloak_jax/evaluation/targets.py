@@ -1,6 +1,5 @@
 """Black boxes under test: whatever turns uint8 faces into embeddings."""
 
-import copy
 import functools
 from typing import Any, Protocol
 
@@ -44,12 +43,6 @@ class FlaxTarget:
         self._module = module
         self._variables = jax.device_put(variables)
         self._batch = batch
-
-    def with_variables(self, variables: Any) -> "FlaxTarget":
-        """The same network with other variables, without compiling it again: a recogniser in training."""
-        other = copy.copy(self)
-        other._variables = variables
-        return other
 
     @property
     def convention(self) -> Convention:

@@ -155,11 +155,10 @@ def build(config: RecognizerConfig, faces: FaceSet, split: Split) -> Job:
 
     held_out = np.flatnonzero(np.isin(faces.identity, split.validation))
     held_out_module = build_recognizer(config, dtype=config.dtype, axis_name=None)
-    evaluate = FlaxTarget("validation", held_out_module, None)
 
     def validate(state: state.RecognizerState) -> dict[str, float]:
         variables = {"params": state.params["backbone"], "batch_stats": state.batch_stats}
-        embeddings = evaluate.with_variables(variables).embed(faces.images[held_out])
+        embeddings = FlaxTarget("validation", held_out_module, variables).embed(faces.images[held_out])
         identity = faces.identity[held_out]
         pairs = verification.pairs(identity, VALIDATION_PAIRS, VALIDATION_PAIRS, config.seed)
         scores = verification.cosine(embeddings, pairs)
