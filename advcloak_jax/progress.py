@@ -13,13 +13,16 @@ SECONDS_BETWEEN_LINES = 10.0
 class Progress:
     """Counts work done out of `total` units, starting at `start`, as a bar or as lines on standard error.
 
-    Of several processes only the first shows it.
+    The first update, before which programs are compiled, counts in neither rate nor time left, unless it was all there
+    was to do. Of several processes only the first shows progress.
     """
 
     def __init__(self, label: str, total: int, unit: str, *, start: int = 0) -> None:
         self._label, self._total, self._unit = label, total, unit
-        self.done, self._start = start, start
-        self._began = self._last_line = time.monotonic()
+        self.done = start
+        self._last_line = time.monotonic()
+        self._begun = self._last_line, start
+        self._warm: tuple[float, int] | None = None
         self._bar, self._silent = None, jax.process_index() > 0
         if not self._silent and sys.stderr.isatty():
             self._bar = tqdm(total=total, initial=start, desc=label, unit=unit, dynamic_ncols=True)
@@ -27,6 +30,8 @@ class Progress:
     def update(self, amount: int, note: str = "") -> None:
         """Count `amount` more units; `note` stands behind the bar or line."""
         self.done += amount
+        if self._warm is None:
+            self._warm = time.monotonic(), self.done
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(amount)
@@ -50,8 +55,15 @@ class Progress:
 
     def _line(self, note: str) -> None:
         self._last_line = time.monotonic()
-        elapsed = max(self._last_line - self._began, 1e-9)
-        rate = (self.done - self._start) / elapsed
-        left = f"{(self._total - self.done) / rate:.0f} s left" if rate > 0 else "time left unknown"
-        parts = [f"{self._label}: {self.done}/{self._total} {self._unit}", f"{rate:.1f} {self._unit}/s", left, note]
+        parts = [f"{self._label}: {self.done}/{self._total} {self._unit}", *self._pace(self._last_line), note]
         print(", ".join(part for part in parts if part), file=sys.stderr, flush=True)
+
+    def _pace(self, now: float) -> list[str]:
+        """Rate and time left."""
+        since, before = self._warm or self._begun
+        if self.done == before and self.done >= self._total:
+            since, before = self._begun
+        rate = (self.done - before) / max(now - since, 1e-9)
+        if rate == 0:
+            return ["time left unknown"]
+        return [f"{rate:.1f} {self._unit}/s", f"{(self._total - self.done) / rate:.0f} s left"]
