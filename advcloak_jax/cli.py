@@ -21,7 +21,7 @@ from advcloak_jax import presets, settings, sweep
 from advcloak_jax.config import StartConfig, TrainConfig
 from advcloak_jax.errors import UserError
 from advcloak_jax.settings_file import read_settings
-from advcloak_jax.training import distributed, heap, runs
+from advcloak_jax.training import heap, last_words, runs
 
 BAD_INPUT_STATUS = 2
 T = TypeVar("T")
@@ -165,9 +165,8 @@ def run_main(main: Callable[[Sequence[str]], None]) -> None:
     """Run a command's `main(arguments)`; tell errors the user can fix in one sentence and exit with status 2."""
     heap.keep_on_cpu()
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING, force=True)
-    # Libraries log their bookkeeping, and with a traceback what they also raise: that arrives here as an exception.
-    for library in ("absl", "asyncio", "concurrent.futures"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_worth_telling)
     threading.excepthook = _thread_failed
     sys.unraisablehook = _callback_failed
     try:
@@ -176,16 +175,24 @@ def run_main(main: Callable[[Sequence[str]], None]) -> None:
         _fail(str(error))
     except KeyboardInterrupt:
         print("Interrupted; --resume continues from the last checkpoint.", file=sys.stderr)
-        distributed.fail(130)
-    except distributed.LostError:
-        distributed.leave(distributed.LOST_STATUS)
+        _end(130)
+    except last_words.LostError:
+        last_words.leave(last_words.LOST_STATUS)
     except Exception as error:
         if sentence := _of_the_machine(error):
             _fail(sentence)
-        if distributed.active():
+        if _joined():
             traceback.print_exc()
-            distributed.fail(1)
+            _end(1)
         raise
+
+
+def _worth_telling(record: logging.LogRecord) -> bool:
+    """Libraries log their bookkeeping, and with a traceback what they also raise: that arrives here as an exception.
+
+    A filter, as these loggers are the libraries' own to make, which come after this.
+    """
+    return record.levelno >= logging.CRITICAL or not record.name.startswith(("absl", "asyncio", "concurrent.futures"))
 
 
 def _thread_failed(arguments: threading.ExceptHookArgs) -> None:
@@ -221,4 +228,21 @@ def _fail(sentence: str, status: int = BAD_INPUT_STATUS) -> NoReturn:
     threading.excepthook = lambda _: None
     sys.unraisablehook = lambda _: None
     print(f"error: {sentence}", file=sys.stderr)
+    _end(status)
+
+
+def _joined() -> bool:
+    """Whether this process has joined others, for which it needs JAX; help and bad flags do without."""
+    if "jax" not in sys.modules:
+        return False
+    from advcloak_jax.training import distributed
+
+    return distributed.active()
+
+
+def _end(status: int) -> NoReturn:
+    if not _joined():
+        raise SystemExit(status)
+    from advcloak_jax.training import distributed
+
     distributed.fail(status)

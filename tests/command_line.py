@@ -7,8 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from advcloak_jax import cli
-from advcloak_jax.jobs import train
+from advcloak_jax import cli, commands
 
 Capture = pytest.CaptureFixture[str]
 
@@ -30,7 +29,7 @@ def status(call: Callable[[], object]) -> int:
 
 
 def main(
-    monkeypatch: pytest.MonkeyPatch, capsys: Capture, *arguments: str, run: Callable[..., None] = train.main
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture, *arguments: str, run: Callable[..., None] = commands.train
 ) -> str:
     """The sentence with which `train.py ARGUMENTS` fails."""
     monkeypatch.setattr("sys.argv", ["train.py", *arguments])

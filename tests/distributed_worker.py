@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from advcloak_jax import cli
+from advcloak_jax import cli, commands
 from advcloak_jax.config import ClusterConfig, ImageConfig
-from advcloak_jax.jobs import evaluate, train
 from advcloak_jax.training import distributed, parallel, placement
 from advcloak_jax.training.feed import ResidentFeed
 from advcloak_jax.training.loop import Job
@@ -89,9 +88,9 @@ def jobs() -> None:
     """Every job on real networks, made very small; the evaluation embeds more than one block of faces."""
     for name, arguments in TRAINING.items():
         spread = SPREAD[jax.local_device_count()][name] if distributed.active() else ["pmap"]
-        train.main([*arguments, "--run", name, "--parallel", *spread])
+        commands.train([*arguments, "--run", name, "--parallel", *spread])
     for arguments in EVALUATION:
-        evaluate.main(arguments)
+        commands.evaluate(arguments)
 
 
 def loop(folder: Path, kind: str, count: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import Capture, kept_hooks, main, status
 
-from advcloak_jax import cli, settings
+from advcloak_jax import cli, commands, settings
 from advcloak_jax.config import (
     ExportConfig,
     ImageConfig,
@@ -21,7 +21,6 @@ from advcloak_jax.config import (
     flag,
 )
 from advcloak_jax.errors import UserError
-from advcloak_jax.jobs import evaluate, train
 from advcloak_jax.training.runs import JOBS, start_run
 
 
@@ -171,7 +170,7 @@ def test_a_mistake_in_a_file_is_one_sentence(
 @pytest.mark.parametrize("job", JOBS)
 def test_what_is_printed_works_as_a_file(job: str, tmp_path: Path, capsys: Capture) -> None:
     flags = ["--preset", "demo", "--learning-rate", "3e-8", "--data", "folder:a", "folder:b", "--split.protected", "3"]
-    assert status(lambda: train.main([job, *flags, "--print-config"])) == 0
+    assert status(lambda: commands.train([job, *flags, "--print-config"])) == 0
     (tmp_path / "printed.json").write_text(capsys.readouterr().out)
     _, asked = cli.parse("train.py", JOBS, [job, *flags])
     _, found = cli.parse("train.py", JOBS, [job, "--config", str(tmp_path / "printed.json")])
@@ -180,19 +179,19 @@ def test_what_is_printed_works_as_a_file(job: str, tmp_path: Path, capsys: Captu
 
 
 def test_a_measurements_settings_are_printed_too(tmp_path: Path, capsys: Capture) -> None:
-    assert status(lambda: evaluate.main(["table", "--norm", "600", "--print-config"])) == 0
+    assert status(lambda: commands.evaluate(["table", "--norm", "600", "--print-config"])) == 0
     (tmp_path / "printed.json").write_text(capsys.readouterr().out)
-    _, found = cli.parse("evaluate.py", evaluate.JOBS, ["table", "--config", str(tmp_path / "printed.json")])
+    _, found = cli.parse("evaluate.py", commands.EVALUATIONS, ["table", "--config", str(tmp_path / "printed.json")])
     assert found.norm == 600
 
 
 def test_what_is_printed_is_completed_by_the_earlier_run(tmp_path: Path, capsys: Capture) -> None:
     surrogate = str(tmp_path / "r")
     start_run("recognizer", RecognizerConfig(run=surrogate, data=("folder:a",), image_size=64))
-    assert status(lambda: train.main(["image", "--surrogate", surrogate, "--print-config"])) == 0
+    assert status(lambda: commands.train(["image", "--surrogate", surrogate, "--print-config"])) == 0
     printed = json.loads(capsys.readouterr().out)
     assert (printed["data"], printed["image_size"]) == (["folder:a"], 64)
-    assert status(lambda: train.main(["image", "--surrogate", "nowhere", "--print-config"])) == 0
+    assert status(lambda: commands.train(["image", "--surrogate", "nowhere", "--print-config"])) == 0
     assert "nowhere is no run folder" in capsys.readouterr().err
 
 
@@ -232,9 +231,7 @@ def test_the_cache_lies_beside_the_run() -> None:
         (["--cache", "none"], ""),
     ):
         assert cli.parse("train.py", JOBS, ["image", *flags])[1].cache == folder
-    assert (
-        cli.parse("evaluate.py", evaluate.JOBS, ["table", "--out", "/scratch/a/table"])[1].cache == "/scratch/a/cache"
-    )
+    assert cli.parse("evaluate.py", commands.EVALUATIONS, ["table", "--out", "/a/b/table"])[1].cache == "/a/b/cache"
 
 
 def test_a_file_can_name_the_run_that_is_resumed(tmp_path: Path) -> None:

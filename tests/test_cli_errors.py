@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import logging
 import os
 import re
 import threading
@@ -47,6 +48,17 @@ def test_the_machines_errors_are_one_sentence(
         raise error
 
     assert re.search(sentence, main(monkeypatch, capsys, run=fail))
+
+
+def test_of_warnings_only_our_own_are_told(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    def warn(_: Sequence[str]) -> None:
+        for name in ("absl", "asyncio", "concurrent.futures", "advcloak_jax.data"):
+            logging.getLogger(name).warning("of %s", name)
+
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    cli.run_main(warn)
+    assert capsys.readouterr().err == "warning: of advcloak_jax.data\n"
 
 
 def test_a_mistake_of_the_programs_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from advcloak_jax.config import ExportConfig, ImageConfig, RecognizerConfig, Uni
 from advcloak_jax.errors import UserError
 from advcloak_jax.files import write_json
 from advcloak_jax.handover import onnx_file, stablehlo
-from advcloak_jax.jobs import export, exported, imported
+from advcloak_jax.jobs import export, exported
 from advcloak_jax.jobs.imported import Network
 from advcloak_jax.jobs.universal import load_cloak
 from advcloak_jax.networks.discriminator import Discriminator
@@ -30,7 +30,7 @@ from advcloak_jax.recognizers import zoo
 from advcloak_jax.recognizers.convention import Convention
 from advcloak_jax.recognizers.recognizer import embed
 from advcloak_jax.training.checkpoint import Checkpoints
-from advcloak_jax.training.runs import start_run
+from advcloak_jax.training.runs import IMPORTED, start_run
 
 SIZE = 32
 GENERATOR = Generator(width=4)
@@ -197,7 +197,7 @@ def test_an_imported_recogniser_with_its_own_input(tmp_path: Path) -> None:
     variables = variables_of(module, 32, 24)
     network = Network("mine", "ir18", NARROW, BGR, 16, 1, "test", "", "")
     folder = tmp_path / "run"
-    write_json(folder / "config.json", {"job": imported.JOB, "config": {}})
+    write_json(folder / "config.json", {"job": IMPORTED, "config": {}})
     write_json(folder / "network.json", network.to_json())
     keep(folder, variables)
     out = export.run_export(ExportConfig(run=str(folder), out=str(tmp_path / "out"), image_size=48))

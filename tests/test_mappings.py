@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from advcloak_jax import mappings
-from advcloak_jax.jobs import measure, train
+from advcloak_jax import commands, mappings
+from advcloak_jax.jobs import measure
 
 
 @pytest.fixture
@@ -76,4 +76,4 @@ def test_every_row_of_a_table_and_every_training_begins_with_room(
     with pytest.raises(EnoughError):
         measure.wear(SimpleNamespace(), SimpleNamespace(), SimpleNamespace(), norm=1.0, seed=0)  # type: ignore[arg-type]
     with pytest.raises(EnoughError):
-        train.main(["recognizer", "--data", "synthetic:4x4", "--run", str(tmp_path / "run"), "--cache", "none"])
+        commands.train(["recognizer", "--data", "synthetic:4x4", "--run", str(tmp_path / "run"), "--cache", "none"])

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from advcloak_jax.commands import evaluate, train
 from advcloak_jax.errors import UserError
-from advcloak_jax.jobs import evaluate, train, universal
+from advcloak_jax.jobs import universal
 from advcloak_jax.training.checkpoint import read_checkpoint
 from advcloak_jax.training.runs import read_run
 
@@ -34,14 +35,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the runs surrogate, target, image, person, universal and the measurement table."""
     folder = tmp_path_factory.mktemp("pipeline")
     where = ["--cache", str(folder / "cache")]
-    train.main(["recognizer", "--run", str(folder / "surrogate"), *FACES, *RHYTHM, *SMALL, *where])
-    train.main(["recognizer", "--run", str(folder / "target"), "--part", "target", *FACES, *RHYTHM, *SMALL, *where])
+    train(["recognizer", "--run", str(folder / "surrogate"), *FACES, *RHYTHM, *SMALL, *where])
+    train(["recognizer", "--run", str(folder / "target"), "--part", "target", *FACES, *RHYTHM, *SMALL, *where])
     stage = [*RHYTHM, *where]
-    train.main(["image", "--run", str(folder / "image"), "--surrogate", str(folder / "surrogate"), *NETWORKS, *stage])
-    train.main(["person", "--run", str(folder / "person"), "--generator", str(folder / "image"), *stage])
+    train(["image", "--run", str(folder / "image"), "--surrogate", str(folder / "surrogate"), *NETWORKS, *stage])
+    train(["person", "--run", str(folder / "person"), "--generator", str(folder / "image"), *stage])
     flags = ["--generator-width", "4", "--batch", "4", "--surrogate", str(folder / "surrogate")]
-    train.main(["universal", "--run", str(folder / "universal"), *flags, *stage])
-    evaluate.main(["table", *table(folder), "--out", str(folder / "table")])
+    train(["universal", "--run", str(folder / "universal"), *flags, *stage])
+    evaluate(["table", *table(folder), "--out", str(folder / "table")])
     return folder
 
 
@@ -68,7 +69,7 @@ def test_a_run_holds_what_the_readme_says(runs: Path) -> None:
 @pytest.mark.parametrize("name", ["surrogate", "image", "person"])
 def test_config_json_repeats_the_run(runs: Path, tmp_path: Path, name: str) -> None:
     job = json.loads((runs / name / "config.json").read_text())["job"]
-    train.main([job, "--config", str(runs / name / "config.json"), "--run", str(tmp_path / "again")])
+    train([job, "--config", str(runs / name / "config.json"), "--run", str(tmp_path / "again")])
     (step, first), (_, again) = (
         read_checkpoint(folder / "checkpoints", best=False) for folder in (runs / name, tmp_path / "again")
     )
@@ -127,7 +128,7 @@ def test_the_report_needs_nothing_else(runs: Path) -> None:
 def test_the_table_is_the_same_again(runs: Path) -> None:
     shutil.copytree(runs / "cache" / "programs", runs / "fresh" / "programs")
     for name, cache in (("computed", "fresh"), ("taken", "cache")):
-        evaluate.main(["table", *table(runs), "--out", str(runs / name), "--cache", str(runs / cache)])
+        evaluate(["table", *table(runs), "--out", str(runs / name), "--cache", str(runs / cache)])
     first, computed, taken = (
         json.loads((runs / name / "table.json").read_text()) for name in ("table", "computed", "taken")
     )
@@ -145,7 +146,7 @@ def test_methods_stand_beside_trained_cloaks_and_only_new_ones_are_computed(runs
     out, methods = runs / "methods", ["--methods", "fi-uap:steps=2", "hybrid:start=AdvCloak-ConvexHull,steps=1"]
     arguments = ["--cloaks", str(runs / "image"), str(runs / "person"), "--cache", str(runs / "cache")]
     arguments += ["--targets", str(runs / "target"), str(runs / "surrogate")]
-    evaluate.main(["table", *arguments, *methods, "--out", str(out)])
+    evaluate(["table", *arguments, *methods, "--out", str(out)])
     result = json.loads((out / "table.json").read_text())
     assert [row["method"] for row in result["protection"]][2:] == [
         "FI-UAP",
@@ -173,7 +174,7 @@ def test_methods_stand_beside_trained_cloaks_and_only_new_ones_are_computed(runs
     # A table without trained cloaks takes the same masks.
     alone = ["--methods", methods[1], "--surrogates", str(runs / "surrogate"), "--split-from", str(runs / "target")]
     alone += ["--targets", str(runs / "target"), "--cache", str(runs / "cache"), "--out", str(runs / "alone")]
-    evaluate.main(["table", *alone])
+    evaluate(["table", *alone])
     again = json.loads((runs / "alone" / "table.json").read_text())
     assert again["cache"]["masks"]["computed"] == []
     rates = [row["protection"]["target (ir18)"] for row in (again["protection"][2], result["protection"][2])]
@@ -194,7 +195,7 @@ def test_methods_stand_beside_trained_cloaks_and_only_new_ones_are_computed(runs
 def test_what_no_table_can_be_made_of_is_refused(runs: Path, tmp_path: Path, flags: list[str], message: str) -> None:
     given = [part.replace("{runs}", str(runs)) for part in flags]
     with pytest.raises(UserError, match=message):
-        evaluate.main(["table", *table(runs), *given, "--out", str(tmp_path / "table")])
+        evaluate(["table", *table(runs), *given, "--out", str(tmp_path / "table")])
     assert not (tmp_path / "table").exists()
 
 
@@ -210,10 +211,10 @@ def test_an_ablation_has_its_points_and_its_plots(runs: Path, flags: list[str], 
     if not (runs / "none").exists():
         fresh = ["--generator", "none", "--surrogate", str(runs / "surrogate"), "--subspace", "convex-hull"]
         small = [*NETWORKS[:4], *RHYTHM, "--cache", str(runs / "cache")]
-        train.main(["person", "--run", str(runs / "none"), *fresh, *small])
+        train(["person", "--run", str(runs / "none"), *fresh, *small])
     cloaks = [str(runs / name) for name in ("image", "person", "none")]
     common = ["--cloaks", *cloaks, "--targets", str(runs / "target"), "--cache", str(runs / "cache")]
-    evaluate.main(["ablation", *flags, *common, "--out", str(runs / "ablation")])
+    evaluate(["ablation", *flags, *common, "--out", str(runs / "ablation")])
     out = runs / "ablation"
     for name in files:
         assert Image.open(out / f"{name}.png").size[0] > 400
@@ -243,13 +244,13 @@ def test_an_ablation_has_its_points_and_its_plots(runs: Path, flags: list[str], 
 
 def test_stage_two_without_stage_one_resumes_and_needs_a_surrogate(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--surrogate is needed"):
-        train.main(["person", "--run", str(tmp_path / "none"), "--generator", "none"])
+        train(["person", "--run", str(tmp_path / "none"), "--generator", "none"])
     assert not (tmp_path / "none").exists()
 
 
 def test_verification_is_of_people_no_recogniser_trained_on(runs: Path, caplog: pytest.LogCaptureFixture) -> None:
     targets = ["--targets", str(runs / "surrogate"), str(runs / "target")]
-    evaluate.main(["verify", *targets, "--out", str(runs / "verify"), "--cache", str(runs / "cache")])
+    evaluate(["verify", *targets, "--out", str(runs / "verify"), "--cache", str(runs / "cache")])
     result = json.loads((runs / "verify" / "verification.json").read_text())
     assert result["persons"] == 30 - 6 - 6
     pictures = {"roc.png", "histogram-surrogate__ir18_.png", "histogram-target__ir18_.png"}
@@ -265,7 +266,7 @@ def test_recognisers_of_any_face_size_are_checked_and_broken_runs_told(
     (tmp_path / "found" / "torn").mkdir()
     (tmp_path / "found" / "torn" / "config.json").write_text('{"job": "recog')
     with pytest.raises(UserError, match=r"1 of 2 recognisers cannot be used.*torn"):
-        evaluate.main(["targets", "--targets", str(tmp_path / "found")])
+        evaluate(["targets", "--targets", str(tmp_path / "found")])
     good, torn = capsys.readouterr().out.splitlines()[1:3]
     assert "32x32" in good
     assert " works" in good
@@ -279,14 +280,14 @@ def test_a_recogniser_never_tests_whom_it_trained_on(runs: Path, tmp_path: Path)
     (tmp_path / "seen" / "split.json").write_text(json.dumps({**split, "target": [*split["target"], name]}))
     arguments = [part if part != str(runs / "target") else str(tmp_path / "seen") for part in table(runs)]
     with pytest.raises(UserError, match=f"was trained on {name}"):
-        evaluate.main(["table", *arguments, "--out", str(tmp_path / "table")])
+        evaluate(["table", *arguments, "--out", str(tmp_path / "table")])
     assert not (tmp_path / "table").exists()
 
 
 @pytest.mark.parametrize("flags", [["--image-size", "64"], ["--split.protected", "2"], ["--generator-width", "8"]])
 def test_flags_that_the_earlier_run_has_fixed_are_refused(runs: Path, tmp_path: Path, flags: list[str]) -> None:
     with pytest.raises(UserError, match="is fixed by the run"):
-        train.main(["person", "--run", str(tmp_path / "person"), "--generator", str(runs / "image"), *flags])
+        train(["person", "--run", str(tmp_path / "person"), "--generator", str(runs / "image"), *flags])
     assert not (tmp_path / "person").exists()
 
 
@@ -297,4 +298,4 @@ def test_a_surrogate_of_another_image_size_is_refused(runs: Path, tmp_path: Path
     (tmp_path / "big" / "config.json").write_text(json.dumps(stored))
     flags = ["--generator", str(runs / "image"), "--surrogate", str(tmp_path / "big")]
     with pytest.raises(UserError, match="takes 36-pixel faces"):
-        train.main(["person", "--run", str(tmp_path / "person"), *flags])
+        train(["person", "--run", str(tmp_path / "person"), *flags])

@@ -177,9 +177,9 @@ def test_no_tensorflow_anywhere(tmp_path: Path, people: Path) -> None:
     script = (
         "import sys\n"
         "from advcloak_jax.data import sources\n"
-        "from advcloak_jax.jobs import prepare\n"
+        "from advcloak_jax import commands\n"
         "source, out = sys.argv[1:]\n"
-        f"prepare.main([source, out, '--image-size', '{SIZE}'])\n"
+        f"commands.prepare([source, out, '--image-size', '{SIZE}'])\n"
         f"faces = sources.load([f'tfds:{{out}}'], image_size={SIZE}, on_bad_image='refuse', cache=None)\n"
         "print(len(faces.images[:]), 'tensorflow' in sys.modules)\n"
     )

@@ -10,6 +10,7 @@ import pytest
 from prepared_sets import SIZE, contents, flip_a_byte, settings, write_people
 from rec_files import encoded, smooth
 
+from advcloak_jax import commands
 from advcloak_jax.data import manifest, preparing
 from advcloak_jax.errors import UserError
 from advcloak_jax.jobs import prepare
@@ -72,20 +73,20 @@ def test_killed_at_any_time_it_ends_the_same(tmp_path: Path, people: Path) -> No
     script = (
         "import os, signal, sys\n"
         "from advcloak_jax.data import preparing\n"
-        "from advcloak_jax.jobs import prepare\n"
+        "from advcloak_jax import commands\n"
         "real, calls = preparing.encode, []\n"
         "def encode(*arguments):\n"
         "    calls.append(1)\n"
         "    if len(calls) == 7: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return real(*arguments)\n"
         "preparing.encode = encode\n"
-        "prepare.main(sys.argv[1:])\n"
+        "commands.prepare(sys.argv[1:])\n"
     )
     arguments = [f"folder:{people}", str(tmp_path / "b" / "set"), "--image-size", str(SIZE), "--shard-images", "4"]
     killed = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
     assert (tmp_path / "b" / "set.partial").is_dir()
-    prepare.main(arguments)
+    commands.prepare(arguments)
     assert contents(tmp_path / "b" / "set") == whole
 
 
@@ -108,7 +109,7 @@ def test_another_start_is_not_mixed_in(tmp_path: Path, people: Path, monkeypatch
     with pytest.raises(UserError, match="exists already"):
         prepare.run(settings(people, tmp_path / "there"))
     with pytest.raises(UserError, match="give folder:PATH or recordio:PATH"):
-        prepare.main(["synthetic:3x3", str(tmp_path / "x")])
+        commands.prepare(["synthetic:3x3", str(tmp_path / "x")])
 
 
 def test_a_damaged_shard_of_an_unfinished_set_is_written_again(

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from advcloak_jax import commands
 from advcloak_jax.config import ImageConfig
 from advcloak_jax.errors import UserError
-from advcloak_jax.jobs import train
 from advcloak_jax.training.metrics import open_writer, read_metrics
 from advcloak_jax.training.runs import start_run
 
@@ -67,5 +67,5 @@ def test_without_the_flag_nothing_is_sent(tmp_path: Path, sent: Sent) -> None:
 def test_a_missing_package_is_told_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"--wandb needs wandb: pip install -r requirements-wandb.txt"):
-        train.main(["recognizer", "--data", "synthetic:9x2", "--run", str(tmp_path / "r"), "--wandb", "cloaks"])
+        commands.train(["recognizer", "--data", "synthetic:9x2", "--run", str(tmp_path / "r"), "--wandb", "cloaks"])
     assert not (tmp_path / "r").exists()

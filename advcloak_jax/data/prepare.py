@@ -1,7 +1,6 @@
 """Faces to a data set on disk: python -m advcloak_jax.data.prepare folder:PATH|recordio:PATH OUT"""
 
-from advcloak_jax import cli
-from advcloak_jax.jobs import prepare
+from advcloak_jax import cli, commands
 
 if __name__ == "__main__":
-    cli.run_main(prepare.main)
+    cli.run_main(commands.prepare)

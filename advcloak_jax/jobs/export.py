@@ -1,7 +1,6 @@
 """`python -m advcloak_jax.export RUN OUT`: a trained generator or recogniser, handed over."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from advcloak_jax import cli, settings
+from advcloak_jax import settings
 from advcloak_jax.config import ExportConfig, GeneratorConfig, ImageConfig, UniversalConfig
 from advcloak_jax.errors import UserError
 from advcloak_jax.files import new_folder, write_json, write_text
@@ -45,11 +44,6 @@ class Subject(NamedTuple):
     about: dict[str, Any]
     network: Network | None = None
     symbol: str = ""
-
-
-def main(arguments: Sequence[str]) -> None:
-    """`python -m advcloak_jax.export RUN OUT --flag value ...`."""
-    run_export(cli.parse_one("python -m advcloak_jax.export", ExportConfig, arguments, job="export"))
 
 
 def run_export(config: ExportConfig) -> Path:

@@ -7,15 +7,15 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from advcloak_jax import commands
 from advcloak_jax.config import ExportConfig, ImportConfig, PrepareConfig, SplitConfig, TrainConfig, flag
-from advcloak_jax.jobs import evaluate
 from advcloak_jax.training import runs
 
 PROGRAMS: dict[str, type] = {
-    **{f"evaluate.py {name}": kind for name, kind in evaluate.JOBS.items()},
-    "python -m advcloak_jax.data.prepare": PrepareConfig,
-    "python -m advcloak_jax.recognizers.import_weights": ImportConfig,
-    "python -m advcloak_jax.export": ExportConfig,
+    **{f"evaluate.py {name}": kind for name, kind in commands.EVALUATIONS.items()},
+    commands.PREPARE: PrepareConfig,
+    commands.IMPORT_WEIGHTS: ImportConfig,
+    commands.EXPORT: ExportConfig,
 }
 
 

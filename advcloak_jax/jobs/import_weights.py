@@ -2,7 +2,6 @@
 
 import hashlib
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from advcloak_jax import cli, settings
+from advcloak_jax import settings
 from advcloak_jax.config import ImportConfig
 from advcloak_jax.errors import UserError
 from advcloak_jax.files import new_folder, write_json, write_text
@@ -29,12 +28,6 @@ from advcloak_jax.training.checkpoint import Checkpoints
 
 PyTree = Any
 TRIED_FACES = 4
-
-
-def main(arguments: Sequence[str]) -> None:
-    """`python -m advcloak_jax.recognizers.import_weights FILE --flag value ...`."""
-    program = "python -m advcloak_jax.recognizers.import_weights"
-    run_import(cli.parse_one(program, ImportConfig, arguments, job=imported.JOB))
 
 
 def run_import(config: ImportConfig) -> Path:
@@ -161,7 +154,7 @@ def _store(config: ImportConfig, folder: Path, network: Network, variables: PyTr
     """Write the folder, whole or not at all."""
     with new_folder(folder) as temporary:
         stored = settings.to_dict(config)
-        write_json(temporary / "config.json", {"job": imported.JOB, "code": runs.code_version(), "config": stored})
+        write_json(temporary / "config.json", {"job": runs.IMPORTED, "code": runs.code_version(), "config": stored})
         write_json(temporary / "network.json", network.to_json())
         if symbol_text:
             write_text(temporary / "symbol.json", symbol_text)

@@ -16,8 +16,8 @@ from advcloak_jax.recognizers.convention import Convention
 from advcloak_jax.recognizers.mxnet.graph import MxnetGraph
 from advcloak_jax.recognizers.recognizer import Recognizer
 from advcloak_jax.training.checkpoint import read_checkpoint, require_shapes
+from advcloak_jax.training.runs import IMPORTED
 
-JOB = "import"
 GRAPH = "mxnet graph"
 """What network.json calls the architecture of an MXNet symbol, which is in no zoo."""
 
@@ -52,7 +52,7 @@ def is_imported(folder: Path) -> bool:
     if not path.exists():
         return False
     stored = settings.read_json(path)
-    return isinstance(stored, dict) and stored.get("job") == JOB
+    return isinstance(stored, dict) and stored.get("job") == IMPORTED
 
 
 def read_network(folder: Path) -> Network:

@@ -23,6 +23,7 @@ from advcloak_jax.jobs.inputs import load_recognizer
 from advcloak_jax.jobs.targets import LoadedTarget, load_target
 from advcloak_jax.recognizers.convention import describe
 from advcloak_jax.settings import read_json
+from advcloak_jax.training.runs import IMPORTED
 
 TRIED = 48
 AGREEMENT = 0.999
@@ -89,7 +90,7 @@ def _is_recognizer(path: Path) -> bool:
         stored = read_json(path)
     except UserError:
         return True  # what is wrong with it stands in the table
-    return isinstance(stored, dict) and stored.get("job") in ("recognizer", imported.JOB)
+    return isinstance(stored, dict) and stored.get("job") in ("recognizer", IMPORTED)
 
 
 def check(spec: str, faces: np.ndarray) -> Entry:

@@ -1,10 +1,8 @@
 """`python -m advcloak_jax.data.prepare`: faces to array_record shards that stay on disk while they are trained on."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from advcloak_jax import cli
 from advcloak_jax.config import PrepareConfig
 from advcloak_jax.data.folder import list_folder
 from advcloak_jax.data.listing import Listing
@@ -15,11 +13,6 @@ from advcloak_jax.progress import Progress
 
 INTERRUPTED_STATUS = 130
 _SHOWN = 10
-
-
-def main(arguments: Sequence[str]) -> None:
-    """`python -m advcloak_jax.data.prepare SOURCE OUT --flag value ...`."""
-    run(cli.parse_one("python -m advcloak_jax.data.prepare", PrepareConfig, arguments, job="prepare"))
 
 
 def run(config: PrepareConfig) -> Path:

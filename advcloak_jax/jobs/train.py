@@ -1,11 +1,9 @@
-"""`train.py`: parse, prepare the run folder, build the job, run the loop."""
+"""Training: prepare the run folder, build the job, run the loop."""
 
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import numpy as np
 from PIL import Image
 
@@ -23,7 +21,7 @@ from advcloak_jax.data.faceset import FaceSet
 from advcloak_jax.data.splits import Split
 from advcloak_jax.errors import UserError
 from advcloak_jax.files import replacing
-from advcloak_jax.jobs import cloak, inputs, recognizer, universal
+from advcloak_jax.jobs import cloak, inputs, programs, recognizer, universal
 from advcloak_jax.settings import read_json
 from advcloak_jax.training import distributed, runs, wandb_writer
 from advcloak_jax.training.loop import Job, train
@@ -31,9 +29,8 @@ from advcloak_jax.training.loop import Job, train
 SECONDS_TO_APPEAR = 60
 
 
-def main(arguments: Sequence[str]) -> None:
-    """`train.py JOB --flag value ...`."""
-    job, config = cli.parse("train.py", runs.JOBS, arguments)
+def run(job: str, config: TrainConfig) -> None:
+    """Train as the settings say; a run that is finished is left as it is. Raises UserError when they cannot be met."""
     if config.print_config:
         cli.print_settings(_completed(config))
     if config.resume and (folder := Path(config.run)).exists() and (folder / "config.json").exists():
@@ -47,15 +44,15 @@ def main(arguments: Sequence[str]) -> None:
     runs.require_free(job, config)
     if config.wandb:
         wandb_writer.require_library()
-    use_compilation_cache(config.cache)
+    programs.keep(config.cache)
     mappings.spare()
     with distributed.joined(config):
         faces, split = inputs.load_split(config)
         # The folder is made once nothing can be wrong with the settings any more, so that a corrected start may use it.
         work = build(config, faces, split)
-        run = open_run(job, config, faces, split)
-        validation = train(run, work, sample=lambda step, picture: save_sample(run, step, picture))
-        print(f"{run.folder}: " + ", ".join(f"{name} {value:.4f}" for name, value in validation.items()))
+        opened = open_run(job, config, faces, split)
+        validation = train(opened, work, sample=lambda step, picture: save_sample(opened, step, picture))
+        print(f"{opened.folder}: " + ", ".join(f"{name} {value:.4f}" for name, value in validation.items()))
 
 
 def open_run(job: str, config: TrainConfig, faces: FaceSet, split: Split) -> runs.Run:
@@ -107,10 +104,3 @@ def save_sample(run: runs.Run, step: int, picture: np.ndarray) -> None:
     """Write a sample picture [H, W, 3] uint8 to samples/."""
     with replacing(run.folder / "samples" / f"{step:08d}.png") as temporary:
         Image.fromarray(picture).save(temporary)
-
-
-def use_compilation_cache(folder: str) -> None:
-    """Keep compiled programs under `folder`, so that the next process does not compile them again."""
-    if folder:
-        jax.config.update("jax_compilation_cache_dir", str((Path(folder) / "programs").absolute()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from tensorboardX import SummaryWriter
 
 from advcloak_jax import settings
 from advcloak_jax.files import write_text
@@ -92,6 +91,8 @@ class MetricWriter:
         write_text(path, text.getvalue())
         self._file = path.open("a", encoding="utf-8", newline="")
         self._rows = csv.DictWriter(self._file, self._columns, lineterminator="\n")
+        from tensorboardX import SummaryWriter  # here, because it imports PyTorch where there is one, for seconds
+
         # Files are named by the second: the suffix keeps a quick resume from overwriting the file before.
         self._board = SummaryWriter(
             str(folder / "tensorboard"), purge_step=step + 1, filename_suffix=f".{step:08d}", write_to_disk=True

@@ -19,6 +19,9 @@ JOBS: dict[str, type[TrainConfig]] = {
     "universal": UniversalConfig,
 }
 
+IMPORTED = "import"
+"""What the config.json of an imported recogniser names in place of a job of training."""
+
 FREE_TO_CHANGE = frozenset(
     {"run", "devices", "parallel", "feed", "feed_workers", "cache", "keep", "log_every", "on_nan"}
 )

@@ -1,0 +1,38 @@
+"""Programs as their users start them: nothing that takes seconds to import comes before the flags are read."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PROGRAMS = {
+    "train": ("train.py", ["person", "--help"]),
+    "evaluate": ("evaluate.py", ["table", "--help"]),
+    "export": ("advcloak_jax/export.py", ["--help"]),
+    "prepare": ("advcloak_jax/data/prepare.py", ["--help"]),
+    "import_weights": ("advcloak_jax/recognizers/import_weights.py", ["--help"]),
+    "a mistyped flag": ("train.py", ["image", "--lambda-norn", "1"]),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_help_and_mistyped_flags_wait_for_no_library(name: str) -> None:
+    program, arguments = PROGRAMS[name]
+    script = (
+        "import atexit, runpy, sys\n"
+        "atexit.register(lambda: print('imported:', *sorted({name.split('.')[0] for name in sys.modules})))\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, program, *arguments], cwd=ROOT, capture_output=True, text=True)
+    said, _, imported = done.stdout.rpartition("imported: ")
+    assert "tyro" in imported.split()
+    assert not {"jax", "jaxlib", "numpy", "scipy", "flax", "orbax", "torch"} & set(imported.split())
+    if name == "a mistyped flag":
+        assert (done.returncode, said) == (2, "")
+        assert done.stderr.startswith("error: Unrecognized options: --lambda-norn")
+    else:
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "usage: " in said
