@@ -1,4 +1,4 @@
-"""How long until the first step: import, and compilation with an empty and with a filled cache, in fresh processes."""
+"""Time to the first step, in fresh processes: flags, import, compilation with an empty and with a filled cache."""
 
 import argparse
 import json
@@ -20,7 +20,12 @@ COLUMNS = {
     "low": "seconds.low:.2f",
     "high": "seconds.high:.2f",
 }
-IMPORT = "import advcloak_jax.cli"
+FRESH = {
+    "interpreter alone": ["-c", "pass"],
+    "flags: train.py image --help": ["train.py", "image", "--help"],
+    "import of what training needs": ["-c", "import advcloak_jax.jobs.train, tensorboardX"],
+}
+"""What a fresh interpreter is given, by the name of its row."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,12 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> report.Outcome:
-    """Import, then each stage's compilation twice for every repeat: with an empty cache, then with what that left."""
+    """Flags, import, then each stage compiled twice for every repeat: with an empty cache, then with what that left."""
     if options.quick:
         options.size, options.batch, options.repeats = "quick", 4, 1
     rows: list[dict[str, Any]] = [
-        {"what": "interpreter alone", "seconds": _spread([_seconds("pass") for _ in range(options.repeats)])},
-        {"what": "import of the command line", "seconds": _spread([_seconds(IMPORT) for _ in range(options.repeats)])},
+        {"what": name, "seconds": _spread([_seconds(arguments) for _ in range(options.repeats)])}
+        for name, arguments in FRESH.items()
     ]
     for kind in options.stages:
         found: dict[str, list[float]] = {"trace": [], "compile, empty cache": [], "compile, filled cache": []}
@@ -55,10 +60,10 @@ def _spread(seconds: list[float]) -> dict[str, float]:
     return {"median": statistics.median(seconds), "low": min(seconds), "high": max(seconds)}
 
 
-def _seconds(code: str) -> float:
-    """Wall time of a fresh interpreter that runs `code`."""
+def _seconds(arguments: list[str]) -> float:
+    """Wall time of a fresh interpreter with these arguments."""
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True)
     return time.perf_counter() - began
 
 
