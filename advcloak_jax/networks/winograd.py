@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax import export
+import numpy as np
+from jax import export, lax
 
 from advcloak_jax.networks.products import product
 
@@ -137,15 +138,26 @@ def _pixels_of_tiles(x: jax.Array, padding: int, rows: int, columns: int) -> Gri
 
 def _transform(matrix: Sequence[Sequence[float]], values: Grid, dtype: jnp.dtype) -> Grid:
     """matrix * values * matrix^T, written out as sums of arrays, in float32; what they come to in `dtype`."""
-    exact = [[value.astype(jnp.float32) for value in row] for row in values]
+    exact = [[lax.convert_element_type(value, jnp.float32) for value in row] for row in values]
     once = [[_combine(row, column) for column in zip(*exact, strict=True)] for row in matrix]
-    return [[_combine(row, of_row).astype(dtype) for row in matrix] for of_row in once]
+    return [[lax.convert_element_type(_combine(row, of_row), dtype) for row in matrix] for of_row in once]
 
 
 def _combine(factors: Sequence[float], values: Sequence[jax.Array]) -> jax.Array:
-    """Sum of factors times arrays; a factor of 0 or 1 is not multiplied."""
-    terms = [value if factor == 1 else factor * value for factor, value in zip(factors, values, strict=True) if factor]
-    return sum(terms[1:], start=terms[0])
+    """Sum of factors times arrays, of which not all factors are 0.
+
+    A step is made of thousands of them, and those of jax.numpy take several times as long to trace as those of lax.
+    """
+    total: jax.Array | None = None
+    for factor, value in zip(factors, values, strict=True):
+        if factor:
+            term = value if abs(factor) == 1 else lax.mul(value, np.float32(abs(factor)))
+            if total is None:
+                total = term if factor > 0 else lax.neg(term)
+            else:
+                total = lax.add(total, term) if factor > 0 else lax.sub(total, term)
+    assert total is not None
+    return total
 
 
 def _transposed(matrix: Sequence[Sequence[float]]) -> list[tuple[float, ...]]:
