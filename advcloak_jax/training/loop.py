@@ -119,6 +119,8 @@ class _Training:
 
     def _go(self) -> None:
         label = f"{self._run.job} {self._run.folder}"
+        if distributed.writes():
+            print("Compiling the step, unless the cache has it.", file=sys.stderr, flush=True)
         with Progress(label, self._job.steps, "steps", start=self.step) as progress:
             compiled: set[str] = set()
             while self.step < self._job.steps and not self._stop.due:
