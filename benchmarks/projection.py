@@ -22,7 +22,7 @@ COLUMNS = {
     "high": "problems_per_second.high:,.0f",
     "error p99": "error_p99:.1e",
     "error max": "error_max:.1e",
-    "ours is": "ours_is_faster:,.0f",
+    "ours is": "ours_is_faster:,.2f",
 }
 KINDS = ("clustered", "near-duplicates")
 
