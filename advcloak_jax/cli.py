@@ -9,10 +9,11 @@ import io
 import json
 import logging
 import os
+import select
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -25,6 +26,8 @@ from advcloak_jax.settings_file import read_settings
 from advcloak_jax.training import heap, last_words, runs
 
 BAD_INPUT_STATUS = 2
+UNREAD_STATUS = 141
+"""Exit status of a process whose output nobody reads any more: a shell's for SIGPIPE."""
 COLLECTOR = (20_000, 20, 50)
 """Thresholds of Python's garbage collector. With its own, a seventh of the time of tracing is spent on looking through
 what a trace has made so far, which is nearly all in use."""
@@ -175,7 +178,8 @@ def run_main(main: Callable[[Sequence[str]], None]) -> None:
     threading.excepthook = _thread_failed
     sys.unraisablehook = _callback_failed
     try:
-        main(sys.argv[1:])
+        with _as_long_as_somebody_reads():
+            main(sys.argv[1:])
     except UserError as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -190,6 +194,30 @@ def run_main(main: Callable[[Sequence[str]], None]) -> None:
             traceback.print_exc()
             _end(1)
         raise
+
+
+@contextlib.contextmanager
+def _as_long_as_somebody_reads() -> Iterator[None]:
+    """Ends the process without a word once nobody reads standard output any more, as behind `--help | head`."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        # What is still to be written goes nowhere: the interpreter would complain of it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _end(UNREAD_STATUS)
+
+
+def _reader_is_gone() -> bool:
+    if not hasattr(select, "poll"):  # Windows tells it by another error
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout, select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _worth_telling(record: logging.LogRecord) -> bool:

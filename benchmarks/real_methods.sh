@@ -64,7 +64,7 @@ few=(--cloaks "$out/image-y1" "$out/plain-y1" "$out/convex-hull-y1" --surrogates
 "$python" evaluate.py ablation norm "${few[@]}" --norms 300 600 900 1200 1800 2400
 "$python" evaluate.py ablation n-inference "${few[@]}" --methods opom-convex-hull --n-inference 1 2 4 7 10
 
-# The stages, at half the length: stage I, as many steps without it at its rate, and stage II by image and by person.
+# The stages, at half the length (stage II: two thirds): stage I, as many steps without it at its rate, and stage II by image and by person.
 half="$out/half"
 "$python" train.py image --surrogate "$out/casia" "${data[@]}" "${common[@]}" "${networks[@]}" --run "$half/image-casia" \
   --steps 200 --learning-rate 5e-4 --lambda-norm 8 --lambda-adversarial 40

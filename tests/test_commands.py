@@ -1,5 +1,6 @@
 """Programs as their users start them: nothing that takes seconds to import comes before the flags are read."""
 
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,29 @@ PROGRAMS = {
     "import_weights": ("advcloak_jax/recognizers/import_weights.py", ["--help"]),
     "a mistyped flag": ("train.py", ["image", "--lambda-norn", "1"]),
 }
+
+
+def started(program: str, *arguments: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, program, *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.skipif(not hasattr(select, "poll"), reason="pipes without a reader are told otherwise there")
+@pytest.mark.parametrize("arguments", [["--help"], ["image", "--help"]])
+def test_output_that_nobody_reads_is_no_error(arguments: list[str]) -> None:
+    """As behind `| head`: what is printed at once, and what waits in the buffer until the end."""
+    process = started("train.py", *arguments)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert (process.stderr.read(), process.wait()) == ("", 141)
+
+
+def test_another_broken_pipe_is_told() -> None:
+    script = "from advcloak_jax import cli\ndef fail(_): raise BrokenPipeError('of a socket')\ncli.run_main(fail)\n"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.endswith("BrokenPipeError: of a socket\n")
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

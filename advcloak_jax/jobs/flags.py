@@ -7,6 +7,8 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+import tyro
+
 from advcloak_jax import commands
 from advcloak_jax.config import ExportConfig, ImportConfig, PrepareConfig, SplitConfig, TrainConfig, flag
 from advcloak_jax.training import runs
@@ -52,7 +54,7 @@ def table(kind: type, *, prefix: str = "", beside: type | None = None) -> list[s
 def _default(field: "dataclasses.Field[Any]") -> str | None:
     """As it would be typed; empty for nothing, None where there is none."""
     value = field.default
-    if value is dataclasses.MISSING:
+    if value is dataclasses.MISSING or value is tyro.MISSING:
         return None
     if isinstance(value, tuple):
         return " ".join(map(str, value))
@@ -77,7 +79,7 @@ def markdown(jobs: Mapping[str, type[TrainConfig]] = runs.JOBS) -> str:
         "",
         *table(TrainConfig),
         "",
-        "## The parts that people play (`--split.*`, every training job)",
+        "## The parts that people play (`--split.*`: every training job, and `evaluate.py table` and `ablation`)",
         "",
         *table(SplitConfig, prefix="split."),
     ]
