@@ -170,6 +170,7 @@ def _defaults(job: str, kind: type, arguments: Sequence[str]) -> Any:
 
 def run_main(main: Callable[[Sequence[str]], None]) -> None:
     """Run a command's `main(arguments)`; tell errors the user can fix in one sentence and exit with status 2."""
+    _open_closed_streams()
     heap.keep_on_cpu()
     gc.set_threshold(*COLLECTOR)
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING, force=True)
@@ -194,6 +195,14 @@ def run_main(main: Callable[[Sequence[str]], None]) -> None:
             traceback.print_exc()
             _end(1)
         raise
+
+
+def _open_closed_streams() -> None:
+    """Open what a shell has closed (`>&-`): the next files would else be opened in its place, and be written into."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # In this order each gets its own number, the lowest that is free.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 @contextlib.contextmanager

@@ -34,6 +34,26 @@ def test_output_that_nobody_reads_is_no_error(arguments: list[str]) -> None:
     assert (process.stderr.read(), process.wait()) == ("", 141)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="closes streams as a POSIX shell does")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_the_shell_has_closed(closed: str) -> None:
+    script = f'"$0" train.py image --help {closed}'
+    assert subprocess.run(["sh", "-c", script, sys.executable], cwd=ROOT, capture_output=True).returncode == 0
+
+
+def test_no_file_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
+    script = (
+        "import os, sys\n"
+        "from advcloak_jax import cli\n"
+        "def main(_):\n"
+        "    with open(sys.argv[1], 'w') as file: os.write(1, b'noise of a library'); file.write('a result')\n"
+        "cli.run_main(main)\n"
+    )
+    command = ["sh", "-c", '"$0" -c "$1" "$2" >&-', sys.executable, script, str(tmp_path / "result")]
+    subprocess.run(command, cwd=ROOT, check=True)
+    assert (tmp_path / "result").read_text() == "a result"
+
+
 def test_another_broken_pipe_is_told() -> None:
     script = "from advcloak_jax import cli\ndef fail(_): raise BrokenPipeError('of a socket')\ncli.run_main(fail)\n"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
