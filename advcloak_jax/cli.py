@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 from advcloak_jax import presets, settings, sweep
-from advcloak_jax.config import StartConfig, TrainConfig
+from advcloak_jax.config import StartConfig, TrainConfig, flag
 from advcloak_jax.errors import UserError
 from advcloak_jax.settings_file import read_settings
 from advcloak_jax.training import heap, last_words, runs
@@ -31,6 +31,7 @@ UNREAD_STATUS = 141
 COLLECTOR = (20_000, 20, 50)
 """Thresholds of Python's garbage collector. With its own, a seventh of the time of tracing is spent on looking through
 what a trace has made so far, which is nearly all in use."""
+LARGEST = 2**31 - 1
 T = TypeVar("T")
 S = TypeVar("S", bound=StartConfig)
 
@@ -100,12 +101,24 @@ def _parsed(program: str, kind: type[T], arguments: Sequence[str], default: T | 
     options: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(kind, prog=program, args=arguments, config=(tyro.conf.FlagCreatePairsOff,), **options)
+            found = tyro.cli(kind, prog=program, args=arguments, config=(tyro.conf.FlagCreatePairsOff,), **options)
     except SystemExit as stop:
         if stop.code != BAD_INPUT_STATUS:
             raise
         command = program if program.startswith("python ") else f"python {program}"
         raise UserError(f"{_first_sentence(complaint.getvalue())} ({command} --help).") from None
+    _require_whole_numbers_of_32_bits(found)
+    return found
+
+
+def _require_whole_numbers_of_32_bits(config: Any, prefix: str = "") -> None:
+    """What is counted is an int32 on the device. Seeds have a range of their own."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            _require_whole_numbers_of_32_bits(value, f"{field.name}.")
+        elif isinstance(value, int) and field.name != "seed" and abs(value) > LARGEST:
+            raise UserError(f"--{prefix}{flag(field.name)[2:]} {value} is more than {LARGEST}; lower it.")
 
 
 def _first_sentence(box: str) -> str:
@@ -251,7 +264,9 @@ def _callback_failed(arguments: "sys.UnraisableHookArgs") -> None:
 
 
 def _of_the_machine(error: BaseException | None) -> str | None:
-    """A sentence for a full disk, a missing permission or an impossible path along the chain of causes; else None."""
+    """A sentence for a full disk, a missing permission or an impossible path along the chain of causes, or for a full
+    memory; else None."""
+    whole = error
     while error is not None:
         number = getattr(error, "errno", None)
         where = getattr(error, "filename", None) or "the output folder"
@@ -262,6 +277,9 @@ def _of_the_machine(error: BaseException | None) -> str | None:
         if number in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP):
             return f"{str(where)[:200]} is no path that can be used ({os.strerror(number)}); choose another one."
         error = error.__cause__ or error.__context__
+    if isinstance(whole, MemoryError) or "RESOURCE_EXHAUSTED" in str(whole):
+        said = str(whole).strip().split("\n")[0][:200].rstrip(".")
+        return f"There is not enough memory ({said}); lower the batch, the size of images or the width of networks."
     return None
 
 

@@ -62,8 +62,11 @@ def main(arguments: list[str]) -> int:
             report.use_cache(options.cache)
         outcome = module(options.subcommand).run(options)
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Interrupted; nothing was written.", file=sys.stderr)
+        return 130
     print(report.render(outcome))
     if options.out:
         about = report.facts() | {"subcommand": options.subcommand, "settings": dict(outcome.settings)}

@@ -23,6 +23,10 @@ from advcloak_jax.config import (
 from advcloak_jax.errors import UserError
 from advcloak_jax.training.runs import JOBS, start_run
 
+TINY = ["--data", "synthetic:24x4", "--image-size", "32", "--split.protected", "3", "--split.n-inference", "2"]
+TINY += ["--split.n-test", "2", "--split.generator", "6", "--split.generator-images", "4", "--split.surrogate", "4"]
+TINY += ["--split.target", "4"]
+
 
 @pytest.fixture(autouse=True)
 def hooks() -> Iterator[None]:
@@ -90,6 +94,10 @@ def test_an_unknown_flag_or_value_is_told_in_one_sentence_that_names_the_nearest
         (["image", "--seed", "-1"], r"--seed"),
         (["image", "--log-every", "7"], r"--log-every must be a multiple of --steps-per-dispatch 10"),
         (["image", "--surrogate", "nowhere"], r"nowhere is no run folder"),
+        (["recognizer", "--steps", "1" + 20 * "0"], r"--steps 10+ is more than 2147483647; lower it"),
+        (["recognizer", "--split.generator", str(2**31)], r"--split\.generator 2147483648 is more than 2147483647"),
+        (["recognizer", "--width", "1e9"], r"--width must be more than 0 and at most 64"),
+        (["recognizer", *TINY, "--split.validation", "1"], r"--split\.validation 1 is too few"),
         (["person", "--generator", "nowhere"], r"nowhere is no run folder"),
         (["recognizer", "--data", "folder:nowhere"], r"nowhere"),
         (["recognizer", "--data", "synthetic:x"], r"--data synthetic:x must be synthetic:IDENTITIESxIMAGES"),

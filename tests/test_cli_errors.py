@@ -38,6 +38,11 @@ def error_after(*chain: BaseException) -> BaseException:
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "file/a"), r"file/a is no path that can be used"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "n" * 300), r"n{200} is no path that can be used"),
         (ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device"), r"full"),
+        (MemoryError("Unable to allocate 6 PiB for an array"), r"not enough memory \(Unable to allocate 6 PiB"),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory while allocating 9 bytes.\nmore"),
+            r"9 bytes\); lower the batch",
+        ),
         (error_after(OSError(errno.ENOSPC, "No space left on device", "x"), RuntimeError("save failed")), r"x is full"),
     ],
 )

@@ -9,6 +9,7 @@ from advcloak_jax.config.training import TrainConfig
 Margin = Literal["softmax", "arcface", "cosface", "adaface", "sface"]
 Classifier = Literal["replicated", "sharded"]
 Sampling = Literal["shuffled", "balanced"]
+WIDEST = 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ class RecognizerConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.width > 0, "--width must be more than 0.")
+        require(0 < self.width <= WIDEST, f"--width must be more than 0 and at most {WIDEST}.")
         require(self.embedding_size >= 1, "--embedding-size must be at least 1.")
         require(0 <= self.dropout < 1, "--dropout must be in [0, 1).")
         require(self.margin_scale > 0, "--margin-scale must be more than 0.")

@@ -97,12 +97,14 @@ def place(initial: Callable[[jax.Array], PyTree], key: jax.Array, devices: list[
 def build(config: RecognizerConfig, faces: FaceSet, split: Split) -> Job:
     """The job of training a recogniser on its part of the split.
 
-    Raises UserError when the part holds fewer than two persons or fewer images than a batch, or the devices cannot
-    share what they should.
+    Raises UserError when the part or the validation holds fewer than two persons, or the part fewer images than a
+    batch, or the devices cannot share what they should.
     """
     persons = split.surrogate if config.part == "surrogate" else split.target
     if len(persons) < 2:
         raise UserError(f"--split.{config.part} {len(persons)} is too few; a recogniser needs at least 2 persons.")
+    if len(split.validation) < 2:
+        raise UserError(f"--split.validation {len(split.validation)} is too few; recognisers are tried on 2 or more.")
     chosen, labels = splits.images_with_labels(faces, persons)
     if len(chosen) < config.batch:
         raise UserError(f"--batch {config.batch} is more than the {len(chosen)} training images; lower it.")
