@@ -1,6 +1,6 @@
 """Measure protection and recognisers: python evaluate.py table|verify|targets --help"""
 
-from advcloak_jax import cli, commands
+from advcloak_jax import commands, process
 
 if __name__ == "__main__":
-    cli.run_main(commands.evaluate)
+    process.run_main(commands.evaluate)

@@ -1,19 +1,12 @@
-"""From the command line to settings, and from errors to one sentence and an exit status."""
+"""From the command line to settings."""
 
 import argparse
 import contextlib
 import dataclasses
-import errno
-import gc
 import io
 import json
-import logging
 import os
-import select
-import sys
-import threading
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -22,16 +15,11 @@ import tyro
 from advcloak_jax import presets, settings, sweep
 from advcloak_jax.config import StartConfig, TrainConfig, flag
 from advcloak_jax.errors import UserError
+from advcloak_jax.process import BAD_INPUT_STATUS
 from advcloak_jax.settings_file import read_settings
-from advcloak_jax.training import heap, last_words, runs
+from advcloak_jax.training import runs
 
-BAD_INPUT_STATUS = 2
-UNREAD_STATUS = 141
-"""Exit status of a process whose output nobody reads any more: a shell's for SIGPIPE."""
-COLLECTOR = (20_000, 20, 50)
-"""Thresholds of Python's garbage collector. With its own, a seventh of the time of tracing is spent on looking through
-what a trace has made so far, which is nearly all in use."""
-LARGEST = 2**31 - 1
+LARGEST, LARGEST_FLOAT = 2**31 - 1, 3.4e38
 T = TypeVar("T")
 S = TypeVar("S", bound=StartConfig)
 
@@ -107,18 +95,26 @@ def _parsed(program: str, kind: type[T], arguments: Sequence[str], default: T | 
             raise
         command = program if program.startswith("python ") else f"python {program}"
         raise UserError(f"{_first_sentence(complaint.getvalue())} ({command} --help).") from None
-    _require_whole_numbers_of_32_bits(found)
+    _require_numbers_of_32_bits(found)
     return found
 
 
-def _require_whole_numbers_of_32_bits(config: Any, prefix: str = "") -> None:
-    """What is counted is an int32 on the device. Seeds have a range of their own."""
+def _require_numbers_of_32_bits(config: Any, prefix: str = "") -> None:
+    """Devices count in int32 and measure in float32: what is beyond would be infinite there, or another number.
+
+    `--seed` is of 32 bits without a sign, and checked by itself.
+    """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
+        name = f"--{prefix}{flag(field.name)[2:]}"
         if dataclasses.is_dataclass(value):
-            _require_whole_numbers_of_32_bits(value, f"{field.name}.")
-        elif isinstance(value, int) and field.name != "seed" and abs(value) > LARGEST:
-            raise UserError(f"--{prefix}{flag(field.name)[2:]} {value} is more than {LARGEST}; lower it.")
+            _require_numbers_of_32_bits(value, f"{field.name}.")
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, int) and name != "--seed" and abs(one) > LARGEST:
+                raise UserError(f"{name} {one} must be within {LARGEST}.")
+            # Bounds may be infinite, which asks for none.
+            if isinstance(one, float) and field.name not in ("lower", "upper") and not abs(one) <= LARGEST_FLOAT:
+                raise UserError(f"{name} {one:g} must be a number within {LARGEST_FLOAT:g}.")
 
 
 def _first_sentence(box: str) -> str:
@@ -179,130 +175,3 @@ def _defaults(job: str, kind: type, arguments: Sequence[str]) -> Any:
             if run.job == job:
                 return with_file(dataclasses.replace(run.config, run=str(folder)))
     return default
-
-
-def run_main(main: Callable[[Sequence[str]], None]) -> None:
-    """Run a command's `main(arguments)`; tell errors the user can fix in one sentence and exit with status 2."""
-    _open_closed_streams()
-    heap.keep_on_cpu()
-    gc.set_threshold(*COLLECTOR)
-    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING, force=True)
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(_worth_telling)
-    threading.excepthook = _thread_failed
-    sys.unraisablehook = _callback_failed
-    try:
-        with _as_long_as_somebody_reads():
-            main(sys.argv[1:])
-    except UserError as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        print("Interrupted; --resume continues from the last checkpoint.", file=sys.stderr)
-        _end(130)
-    except last_words.LostError:
-        last_words.leave(last_words.LOST_STATUS)
-    except Exception as error:
-        if sentence := _of_the_machine(error):
-            _fail(sentence)
-        if _joined():
-            traceback.print_exc()
-            _end(1)
-        raise
-
-
-def _open_closed_streams() -> None:
-    """Open what a shell has closed (`>&-`): the next files would else be opened in its place, and be written into."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            # In this order each gets its own number, the lowest that is free.
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
-
-
-@contextlib.contextmanager
-def _as_long_as_somebody_reads() -> Iterator[None]:
-    """Ends the process without a word once nobody reads standard output any more, as behind `--help | head`."""
-    try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        if not _reader_is_gone():
-            raise
-        # What is still to be written goes nowhere: the interpreter would complain of it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _end(UNREAD_STATUS)
-
-
-def _reader_is_gone() -> bool:
-    if not hasattr(select, "poll"):  # Windows tells it by another error
-        return False
-    poll = select.poll()
-    poll.register(sys.stdout, select.POLLOUT)
-    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
-
-
-def _worth_telling(record: logging.LogRecord) -> bool:
-    """Libraries log their bookkeeping, and with a traceback what they also raise: that arrives here as an exception.
-
-    A filter, as these loggers are the libraries' own to make, which come after this.
-    """
-    return record.levelno >= logging.CRITICAL or not record.name.startswith(("absl", "asyncio", "concurrent.futures"))
-
-
-def _thread_failed(arguments: threading.ExceptHookArgs) -> None:
-    """On a full disk background writers fail as the main thread does, which says so in its one sentence."""
-    if _of_the_machine(arguments.exc_value) is None:
-        threading.__excepthook__(arguments)
-
-
-def _callback_failed(arguments: "sys.UnraisableHookArgs") -> None:
-    """When a checkpoint's writer fails, the arrays that are still under way find its event loop closed, each with a
-    traceback from the library's own threads; the writer's error arrives in the main thread."""
-    if not (isinstance(arguments.exc_value, RuntimeError) and str(arguments.exc_value) == "Event loop is closed"):
-        sys.__unraisablehook__(arguments)
-
-
-def _of_the_machine(error: BaseException | None) -> str | None:
-    """A sentence for a full disk, a missing permission or an impossible path along the chain of causes, or for a full
-    memory; else None."""
-    whole = error
-    while error is not None:
-        number = getattr(error, "errno", None)
-        where = getattr(error, "filename", None) or "the output folder"
-        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
-            return f"The disk of {where} is full; free some space and start again (training: with --resume)."
-        if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return f"No permission to use {where}; choose a folder that you may write to, or change its permissions."
-        if number in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP):
-            return f"{str(where)[:200]} is no path that can be used ({os.strerror(number)}); choose another one."
-        error = error.__cause__ or error.__context__
-    if isinstance(whole, MemoryError) or "RESOURCE_EXHAUSTED" in str(whole):
-        said = str(whole).strip().split("\n")[0][:200].rstrip(".")
-        return f"There is not enough memory ({said}); lower the batch, the size of images or the width of networks."
-    return None
-
-
-def _fail(sentence: str, status: int = BAD_INPUT_STATUS) -> NoReturn:
-    # What threads and exit handlers still try finds the disk full or its queues closed: the sentence says it.
-    threading.excepthook = lambda _: None
-    sys.unraisablehook = lambda _: None
-    print(f"error: {sentence}", file=sys.stderr)
-    _end(status)
-
-
-def _joined() -> bool:
-    """Whether this process has joined others, for which it needs JAX; help and bad flags do without."""
-    if "jax" not in sys.modules:
-        return False
-    from advcloak_jax.training import distributed
-
-    return distributed.active()
-
-
-def _end(status: int) -> NoReturn:
-    if not _joined():
-        raise SystemExit(status)
-    from advcloak_jax.training import distributed
-
-    distributed.fail(status)

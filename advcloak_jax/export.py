@@ -1,6 +1,6 @@
 """A trained network for use elsewhere: python -m advcloak_jax.export RUN OUT --help"""
 
-from advcloak_jax import cli, commands
+from advcloak_jax import commands, process
 
 if __name__ == "__main__":
-    cli.run_main(commands.export)
+    process.run_main(commands.export)

@@ -91,8 +91,8 @@ def _checked(hint: Any, value: Any, where: str, base: Any = None) -> Any:
 def read_json(path: Path) -> Any:
     """JSON of a file. Raises UserError when it is missing or not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; name a folder that holds it.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable as JSON ({error}); restore it or start a new run.") from error

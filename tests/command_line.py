@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from advcloak_jax import cli, commands
+from advcloak_jax import commands, process
 
 Capture = pytest.CaptureFixture[str]
 
@@ -33,7 +33,7 @@ def main(
 ) -> str:
     """The sentence with which `train.py ARGUMENTS` fails."""
     monkeypatch.setattr("sys.argv", ["train.py", *arguments])
-    assert status(lambda: cli.run_main(run)) == 2
+    assert status(lambda: process.run_main(run)) == 2
     *earlier, sentence = capsys.readouterr().err.strip().splitlines()
     assert not any(line.startswith(("error", "Traceback")) for line in earlier)
     assert sentence.startswith("error: ")

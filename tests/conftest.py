@@ -21,10 +21,10 @@ if "XLA_FLAGS" not in os.environ:
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from advcloak_jax import cli, mappings
+from advcloak_jax import mappings, process
 
 # Tracing is a fifth of the tests' time.
-gc.set_threshold(*cli.COLLECTOR)
+gc.set_threshold(*process.COLLECTOR)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

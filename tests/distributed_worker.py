@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from advcloak_jax import cli, commands
+from advcloak_jax import commands, process
 from advcloak_jax.config import ClusterConfig, ImageConfig
 from advcloak_jax.training import distributed, parallel, placement
 from advcloak_jax.training.feed import ResidentFeed
@@ -147,4 +147,4 @@ def main(arguments: Any) -> None:
 
 
 if __name__ == "__main__":
-    cli.run_main(main)
+    process.run_main(main)

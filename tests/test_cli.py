@@ -94,8 +94,11 @@ def test_an_unknown_flag_or_value_is_told_in_one_sentence_that_names_the_nearest
         (["image", "--seed", "-1"], r"--seed"),
         (["image", "--log-every", "7"], r"--log-every must be a multiple of --steps-per-dispatch 10"),
         (["image", "--surrogate", "nowhere"], r"nowhere is no run folder"),
-        (["recognizer", "--steps", "1" + 20 * "0"], r"--steps 10+ is more than 2147483647; lower it"),
-        (["recognizer", "--split.generator", str(2**31)], r"--split\.generator 2147483648 is more than 2147483647"),
+        (["recognizer", "--steps", "1" + 20 * "0"], r"--steps 10+ must be within 2147483647"),
+        (["recognizer", "--split.generator", str(2**31)], r"--split\.generator 2147483648 must be within"),
+        (["image", "--lambda-norm", "1e300"], r"--lambda-norm 1e\+300 must be a number within 3.4e\+38"),
+        (["image", "--lambda-norm", "nan"], r"--lambda-norm nan must be a finite number"),
+        (["image", "--generator-width", "99999999"], r"--generator-width must be between 1 and 4096"),
         (["recognizer", "--width", "1e9"], r"--width must be more than 0 and at most 64"),
         (["recognizer", *TINY, "--split.validation", "1"], r"--split\.validation 1 is too few"),
         (["person", "--generator", "nowhere"], r"nowhere is no run folder"),
@@ -229,6 +232,13 @@ def test_an_imports_config_repeats_it(tmp_path: Path) -> None:
     assert found == ImportConfig(file="a.pth", run="runs/b", mean=(127.5,), config=str(file))
     with pytest.raises(UserError, match=r"is of a run of `import`, not of `prepare`"):
         cli.parse_one("prepare", PrepareConfig, ["a", "b", "--config", str(file)], job="prepare")
+
+
+@pytest.mark.parametrize("arguments", [["table", "--norm", "inf"], ["ablation", "norm", "--norms", "100", "nan"]])
+def test_masks_of_no_finite_norm_are_refused(arguments: list[str]) -> None:
+    """They would black every face out, and count as protection."""
+    with pytest.raises(UserError, match=r"--norms? (inf|nan) must be a number within"):
+        cli.parse("evaluate.py", commands.EVALUATIONS, arguments)
 
 
 def test_the_cache_lies_beside_the_run() -> None:

@@ -5,6 +5,8 @@ import itertools
 import logging
 import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 from command_line import Capture, kept_hooks, main, status
 
-from advcloak_jax import cli
+from advcloak_jax import process
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +64,7 @@ def test_of_warnings_only_our_own_are_told(monkeypatch: pytest.MonkeyPatch, caps
 
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     monkeypatch.setattr("sys.argv", ["train.py"])
-    cli.run_main(warn)
+    process.run_main(warn)
     assert capsys.readouterr().err == "warning: of advcloak_jax.data\n"
 
 
@@ -72,16 +74,28 @@ def test_a_mistake_of_the_programs_own_is_not_hidden(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("sys.argv", ["train.py"])
     with pytest.raises(ZeroDivisionError):
-        cli.run_main(fail)
+        process.run_main(fail)
 
 
-def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    def fail(_: Sequence[str]) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("sys.argv", ["train.py"])
-    assert status(lambda: cli.run_main(fail)) == 130
-    assert "--resume" in capsys.readouterr().err
+@pytest.mark.parametrize("while_compiling", [False, True])
+def test_interrupted(while_compiling: bool) -> None:
+    """A program that XLA still compiles when the interpreter ends would crash it."""
+    compiling = (
+        "import jax, threading, time\n"
+        "many = lambda x: [x := jax.numpy.sin(x) @ x for _ in range(600)][-1]\n"
+        "x = jax.ShapeDtypeStruct((8, 8), 'float32')\n"
+        "threading.Thread(target=jax.jit(many).lower(x).compile, daemon=True).start()\n"
+        "time.sleep(0.3)\n"
+    )
+    script = (
+        "from advcloak_jax import process\n"
+        f"{compiling if while_compiling else ''}"
+        "def fail(_): raise KeyboardInterrupt\n"
+        "process.run_main(fail)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr == "Interrupted (training: --resume continues from the last checkpoint).\n"
 
 
 def test_a_writing_threads_full_disk_is_left_to_the_main_thread(
@@ -97,7 +111,7 @@ def test_a_writing_threads_full_disk_is_left_to_the_main_thread(
             thread.join()
 
     monkeypatch.setattr("sys.argv", ["train.py"])
-    cli.run_main(both)
+    process.run_main(both)
     assert capsys.readouterr().err.count("Traceback") == 1
 
 
@@ -117,7 +131,7 @@ def test_what_a_failed_writer_leaves_behind_is_not_told(monkeypatch: pytest.Monk
             _Raising(RuntimeError(said))
 
     monkeypatch.setattr("sys.argv", ["train.py"])
-    cli.run_main(callbacks)
+    process.run_main(callbacks)
     told = capsys.readouterr().err
     assert "Event loop is closed" not in told
     assert "RuntimeError: something else" in told
@@ -128,7 +142,7 @@ def test_after_the_sentence_nothing_more_is_told(monkeypatch: pytest.MonkeyPatch
         raise OSError(errno.ENOSPC, "No space left on device", "runs/a")
 
     monkeypatch.setattr("sys.argv", ["train.py"])
-    assert status(lambda: cli.run_main(full)) == 2
+    assert status(lambda: process.run_main(full)) == 2
     _Raising(OSError(errno.ENOSPC, "No space left on device"))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1

@@ -44,10 +44,10 @@ def test_streams_that_the_shell_has_closed(closed: str) -> None:
 def test_no_file_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
     script = (
         "import os, sys\n"
-        "from advcloak_jax import cli\n"
+        "from advcloak_jax import process\n"
         "def main(_):\n"
         "    with open(sys.argv[1], 'w') as file: os.write(1, b'noise of a library'); file.write('a result')\n"
-        "cli.run_main(main)\n"
+        "process.run_main(main)\n"
     )
     command = ["sh", "-c", '"$0" -c "$1" "$2" >&-', sys.executable, script, str(tmp_path / "result")]
     subprocess.run(command, cwd=ROOT, check=True)
@@ -55,7 +55,9 @@ def test_no_file_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
 
 
 def test_another_broken_pipe_is_told() -> None:
-    script = "from advcloak_jax import cli\ndef fail(_): raise BrokenPipeError('of a socket')\ncli.run_main(fail)\n"
+    script = (
+        "from advcloak_jax import process\ndef fail(_): raise BrokenPipeError('of a socket')\nprocess.run_main(fail)\n"
+    )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.endswith("BrokenPipeError: of a socket\n")

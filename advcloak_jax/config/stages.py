@@ -10,6 +10,7 @@ Subspace = Literal["plain", "affine-hull", "class-centre", "convex-hull"]
 Distance = Literal["cosine", "euclidean"]
 Masks = Literal["person", "image"]
 ProjectionSolver = Literal["loops", "kernel"]
+WIDEST = 4096
 NO_STAGE_ONE = "none"
 """What --generator says when stage II starts from fresh networks."""
 
@@ -32,7 +33,7 @@ class GeneratorConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.images >= 1, "--images must be at least 1.")
-        require(self.generator_width >= 1, "--generator-width must be at least 1.")
+        require(1 <= self.generator_width <= WIDEST, f"--generator-width must be between 1 and {WIDEST}.")
         for name in ("beta1", "beta2"):
             require(0 <= getattr(self, name) < 1, f"{flag(name)} must be in [0, 1).")
 
@@ -69,7 +70,7 @@ class ImageConfig(GeneratorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.discriminator_width >= 1, "--discriminator-width must be at least 1.")
+        require(1 <= self.discriminator_width <= WIDEST, f"--discriminator-width must be between 1 and {WIDEST}.")
         for name in ("lambda_norm", "lambda_adversarial", "norm_floor"):
             require(getattr(self, name) >= 0, f"{flag(name)} must be 0 or more.")
 

@@ -51,7 +51,7 @@ class SplitConfig:
         for name in ("protected", "n_inference", "n_test", "generator", "generator_images", "validation"):
             require(getattr(self, name) >= 1, f"--split.{flag(name)[2:]} must be at least 1.")
         require(self.n_test >= 2, "--split.n-test must be at least 2: a probe needs another image as its mate.")
-        for name in ("surrogate", "target"):
+        for name in ("seed", "surrogate", "target"):
             require(getattr(self, name) >= 0, f"--split.{name} must be 0 or more.")
 
 

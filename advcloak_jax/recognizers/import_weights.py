@@ -1,6 +1,6 @@
 """Published weights in: python -m advcloak_jax.recognizers.import_weights FILE --architecture NAME"""
 
-from advcloak_jax import cli, commands
+from advcloak_jax import commands, process
 
 if __name__ == "__main__":
-    cli.run_main(commands.import_weights)
+    process.run_main(commands.import_weights)

@@ -44,7 +44,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether the run reached its last step."""
-        return (self.folder / "result.json").exists()
+        return (self.folder / "result.json").is_file()
 
 
 def read_run(folder: Path) -> Run:
