@@ -234,10 +234,10 @@ def test_an_imports_config_repeats_it(tmp_path: Path) -> None:
         cli.parse_one("prepare", PrepareConfig, ["a", "b", "--config", str(file)], job="prepare")
 
 
-@pytest.mark.parametrize("arguments", [["table", "--norm", "inf"], ["ablation", "norm", "--norms", "100", "nan"]])
+@pytest.mark.parametrize("arguments", [["table", "--norm", "inf"], ["ablation", "norm", "--norms", "100", "inf"]])
 def test_masks_of_no_finite_norm_are_refused(arguments: list[str]) -> None:
     """They would black every face out, and count as protection."""
-    with pytest.raises(UserError, match=r"--norms? (inf|nan) must be a number within"):
+    with pytest.raises(UserError, match=r"--norms? inf must be a number within"):
         cli.parse("evaluate.py", commands.EVALUATIONS, arguments)
 
 

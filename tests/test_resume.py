@@ -142,6 +142,17 @@ def test_recogniser_killed_before_its_first_checkpoint(folder: Path, recognizer:
     compare(recognizer, folder / "early")
 
 
+def test_a_run_is_written_by_one_process_at_a_time(folder: Path, recognizer: Path) -> None:
+    process = start(folder, "recognizer", "twice", RECOGNIZER)
+    until(process, lambda: training(folder / "twice"))
+    process.send_signal(signal.SIGSTOP)
+    errors = finish(start(folder, "recognizer", "twice", ["--resume"]), 2)
+    assert "twice is in use by another process" in last_line(errors)
+    process.send_signal(signal.SIGCONT)
+    finish(process)
+    compare(recognizer, folder / "twice")
+
+
 def test_what_cannot_be_resumed_is_said(folder: Path, recognizer: Path) -> None:
     before = (recognizer / "config.json").read_bytes()
     errors = finish(start(folder, "recognizer", "recognizer", RECOGNIZER), 2)

@@ -1,5 +1,6 @@
 """Training: prepare the run folder, build the job, run the loop."""
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ from advcloak_jax.errors import UserError
 from advcloak_jax.files import replacing
 from advcloak_jax.jobs import cloak, inputs, programs, recognizer, universal
 from advcloak_jax.settings import read_json
-from advcloak_jax.training import distributed, runs, wandb_writer
+from advcloak_jax.training import distributed, lock, runs, wandb_writer
 from advcloak_jax.training.loop import Job, train
 
 SECONDS_TO_APPEAR = 60
@@ -51,7 +52,8 @@ def run(job: str, config: TrainConfig) -> None:
         # The folder is made once nothing can be wrong with the settings any more, so that a corrected start may use it.
         work = build(config, faces, split)
         opened = open_run(job, config, faces, split)
-        validation = train(opened, work, sample=lambda step, picture: save_sample(opened, step, picture))
+        with lock.held(opened.folder) if distributed.writes() else contextlib.nullcontext():
+            validation = train(opened, work, sample=lambda step, picture: save_sample(opened, step, picture))
         print(f"{opened.folder}: " + ", ".join(f"{name} {value:.4f}" for name, value in validation.items()))
 
 
