@@ -15,8 +15,8 @@ import numpy as np
 import optax
 import pytest
 
-from advcloak_jax.cli import _of_the_machine
 from advcloak_jax.errors import UserError
+from advcloak_jax.process import _of_the_machine
 from advcloak_jax.training import placement
 from advcloak_jax.training.checkpoint import Checkpoints, read_checkpoint
 
