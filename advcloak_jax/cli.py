@@ -13,13 +13,12 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 from advcloak_jax import presets, settings, sweep
-from advcloak_jax.config import StartConfig, TrainConfig, flag
+from advcloak_jax.config import StartConfig, TrainConfig
 from advcloak_jax.errors import UserError
 from advcloak_jax.process import BAD_INPUT_STATUS
 from advcloak_jax.settings_file import read_settings
 from advcloak_jax.training import runs
 
-LARGEST, LARGEST_FLOAT = 2**31 - 1, 3.4e38
 T = TypeVar("T")
 S = TypeVar("S", bound=StartConfig)
 
@@ -89,32 +88,12 @@ def _parsed(program: str, kind: type[T], arguments: Sequence[str], default: T | 
     options: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(complaint):
-            found = tyro.cli(kind, prog=program, args=arguments, config=(tyro.conf.FlagCreatePairsOff,), **options)
+            return tyro.cli(kind, prog=program, args=arguments, config=(tyro.conf.FlagCreatePairsOff,), **options)
     except SystemExit as stop:
         if stop.code != BAD_INPUT_STATUS:
             raise
         command = program if program.startswith("python ") else f"python {program}"
         raise UserError(f"{_first_sentence(complaint.getvalue())} ({command} --help).") from None
-    _require_numbers_of_32_bits(found)
-    return found
-
-
-def _require_numbers_of_32_bits(config: Any, prefix: str = "") -> None:
-    """Devices count in int32 and measure in float32: what is beyond would be infinite there, or another number.
-
-    `--seed` is of 32 bits without a sign, and checked by itself.
-    """
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        name = f"--{prefix}{flag(field.name)[2:]}"
-        if dataclasses.is_dataclass(value):
-            _require_numbers_of_32_bits(value, f"{field.name}.")
-        for one in value if isinstance(value, tuple) else (value,):
-            if isinstance(one, int) and name != "--seed" and abs(one) > LARGEST:
-                raise UserError(f"{name} {one} must be within {LARGEST}.")
-            # Bounds may be infinite, which asks for none.
-            if isinstance(one, float) and field.name not in ("lower", "upper") and not abs(one) <= LARGEST_FLOAT:
-                raise UserError(f"{name} {one:g} must be a number within {LARGEST_FLOAT:g}.")
 
 
 def _first_sentence(box: str) -> str:

@@ -1,6 +1,11 @@
 """What every group of settings needs: names of flags, and one sentence for a value that cannot be."""
 
+import dataclasses
+from typing import Any
+
 from advcloak_jax.errors import UserError
+
+LARGEST, LARGEST_FLOAT = 2**31 - 1, 3.4e38
 
 
 def flag(field: str) -> str:
@@ -17,3 +22,20 @@ def require(condition: bool, message: str) -> None:
 def require_seed(seed: int) -> None:
     """Raises UserError for a seed of more than 32 bits: JAX keeps no more, so different ones would be the same."""
     require(0 <= seed < 2**32, f"--seed {seed} must be between 0 and {2**32 - 1}.")
+
+
+def require_numbers(config: Any, prefix: str = "") -> None:
+    """Raises UserError for a setting that devices cannot hold: they count in int32 and measure in float32.
+
+    `seed` is of 32 bits without a sign (`require_seed`), and an infinite bound, `lower` or `upper`, asks for none.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        name = f"--{prefix}{flag(field.name)[2:]}"
+        if dataclasses.is_dataclass(value):
+            require_numbers(value, f"{field.name}.")
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, int) and name != "--seed":
+                require(abs(one) <= LARGEST, f"{name} {one} must be within {LARGEST}.")
+            if isinstance(one, float) and field.name not in ("lower", "upper"):
+                require(abs(one) <= LARGEST_FLOAT, f"{name} {one:g} must be a finite number within {LARGEST_FLOAT:g}.")

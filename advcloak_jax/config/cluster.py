@@ -25,6 +25,7 @@ class ClusterConfig(StartConfig):
     """Seconds to wait for all processes at the start."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         given = {
             "--coordinator": bool(self.coordinator),
             "--processes": self.processes is not None,

@@ -1,7 +1,6 @@
 """Settings of the import of published weights."""
 
 import dataclasses
-import math
 from typing import Literal
 
 import tyro
@@ -36,8 +35,8 @@ class ImportConfig(StartConfig):
     """Where the weights come from and under which licence; kept with them and shown by `evaluate.py targets`."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("mean", "std"):
             values = getattr(self, name)
             require(len(values) in (0, 1, 3), f"--{name} takes one number or three.")
-            require(all(map(math.isfinite, values)), f"--{name} must be finite numbers.")
         require(0.0 not in self.std, "--std must not be 0.")

@@ -33,6 +33,7 @@ class PrepareConfig(StartConfig):
     """What to do about unreadable or misshapen images: leave them out and list them in OUT/report.txt, or stop."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.image_size >= 32, "--image-size must be at least 32.")
         require(self.image_size % 4 == 0, f"--image-size {self.image_size} must be a multiple of 4.")
         require(1 <= self.jpeg_quality <= 100, "--jpeg-quality must be between 1 and 100.")

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from advcloak_jax.config.checks import require_numbers
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StartConfig:
@@ -11,3 +13,6 @@ class StartConfig:
     """File of settings (.json, .yaml): replaces defaults, flags override it. A run's config.json repeats the run."""
     print_config: bool = False
     """Print all settings as JSON, as --config takes them, and stop."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self)

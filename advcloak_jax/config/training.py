@@ -1,7 +1,6 @@
 """Settings of the parts that people play, and of every training job."""
 
 import dataclasses
-import math
 from typing import Literal
 
 from advcloak_jax.config.checks import flag, require, require_seed
@@ -128,10 +127,6 @@ class TrainConfig(ClusterConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float) and field.name not in ("lower", "upper"):
-                require(math.isfinite(value), f"{flag(field.name)} {value} must be a finite number.")
         require(self.image_size >= 32, "--image-size must be at least 32.")
         require(self.image_size % 4 == 0, f"--image-size {self.image_size} must be a multiple of 4.")
         require_seed(self.seed)
