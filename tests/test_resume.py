@@ -146,7 +146,9 @@ def test_a_run_is_written_by_one_process_at_a_time(folder: Path, recognizer: Pat
     process = start(folder, "recognizer", "twice", RECOGNIZER)
     until(process, lambda: training(folder / "twice"))
     process.send_signal(signal.SIGSTOP)
-    errors = finish(start(folder, "recognizer", "twice", ["--resume"]), 2)
+    before = (folder / "twice" / "config.json").read_bytes()
+    errors = finish(start(folder, "recognizer", "twice", ["--resume", "--keep", "5"]), 2)
+    assert (folder / "twice" / "config.json").read_bytes() == before
     assert "twice is in use by another process" in last_line(errors)
     process.send_signal(signal.SIGCONT)
     finish(process)

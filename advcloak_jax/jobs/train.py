@@ -51,8 +51,8 @@ def run(job: str, config: TrainConfig) -> None:
         faces, split = inputs.load_split(config)
         # The folder is made once nothing can be wrong with the settings any more, so that a corrected start may use it.
         work = build(config, faces, split)
-        opened = open_run(job, config, faces, split)
-        with lock.held(opened.folder) if distributed.writes() else contextlib.nullcontext():
+        with lock.held(Path(config.run)) if distributed.writes() else contextlib.nullcontext():
+            opened = open_run(job, config, faces, split)
             validation = train(opened, work, sample=lambda step, picture: save_sample(opened, step, picture))
         print(f"{opened.folder}: " + ", ".join(f"{name} {value:.4f}" for name, value in validation.items()))
 

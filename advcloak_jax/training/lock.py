@@ -13,7 +13,7 @@ _log = logging.getLogger("advcloak_jax")
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold the run in `folder`, until the block or the process ends, however that ends.
+    """Hold the run in `folder`, which is made if needed, until the block or the process ends, however that ends.
 
     Raises UserError when another process holds it. On disks that cannot lock files a warning says so; Windows has no
     such locks.
@@ -23,6 +23,7 @@ def held(folder: Path) -> Iterator[None]:
         return
     import fcntl
 
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as file:
         try:
             # Of the process, not of the open file: what it starts does not go on holding it.
