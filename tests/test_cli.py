@@ -101,6 +101,7 @@ def test_an_unknown_flag_or_value_is_told_in_one_sentence_that_names_the_nearest
         (["image", "--generator-width", "99999999"], r"--generator-width must be between 1 and 4096"),
         (["recognizer", "--width", "1e9"], r"--width must be more than 0 and at most 64"),
         (["recognizer", *TINY, "--split.validation", "1"], r"--split\.validation 1 is too few"),
+        (["person", "--generator", "none"], r"--surrogate is needed"),
         (["person", "--generator", "nowhere"], r"nowhere is no run folder"),
         (["recognizer", "--data", "folder:nowhere"], r"nowhere"),
         (["recognizer", "--data", "synthetic:x"], r"--data synthetic:x must be synthetic:IDENTITIESxIMAGES"),
@@ -114,6 +115,7 @@ def test_a_mistake_is_one_sentence(
     assert re.search(sentence, main(monkeypatch, capsys, *arguments))
     assert not (tmp_path / "runs" / "recognizer").exists()
     assert not (tmp_path / "runs" / "image").exists()
+    assert not (tmp_path / "runs" / "person").exists()
 
 
 def test_the_wrong_kind_of_run_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

@@ -242,12 +242,6 @@ def test_an_ablation_has_its_points_and_its_plots(runs: Path, flags: list[str], 
         }
 
 
-def test_stage_two_without_stage_one_resumes_and_needs_a_surrogate(runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--surrogate is needed"):
-        train(["person", "--run", str(tmp_path / "none"), "--generator", "none"])
-    assert not (tmp_path / "none").exists()
-
-
 def test_verification_is_of_people_no_recogniser_trained_on(runs: Path, caplog: pytest.LogCaptureFixture) -> None:
     targets = ["--targets", str(runs / "surrogate"), str(runs / "target")]
     evaluate(["verify", *targets, "--out", str(runs / "verify"), "--cache", str(runs / "cache")])
