@@ -93,7 +93,8 @@ def test_interrupted(while_compiling: bool) -> None:
         "def fail(_): raise KeyboardInterrupt\n"
         "process.run_main(fail)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
     assert done.returncode == 130
     assert done.stderr == "Interrupted (training: --resume continues from the last checkpoint).\n"
 
