@@ -44,10 +44,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("resume")
 
 
-def start(folder: Path, job: str, run: str, flags: list[str]) -> subprocess.Popen[str]:
+def start(folder: Path, job: str, run: str, flags: list[str], before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
     # One device; all runs share what is compiled.
     environment = {**os.environ, "XLA_FLAGS": quick_compilation.used()}
-    command = [sys.executable, str(PROGRAM), job, "--run", run, *flags]
+    command = [sys.executable, *before, str(PROGRAM), job, "--run", run, *flags]
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -140,6 +140,17 @@ def test_recogniser_killed_before_its_first_checkpoint(folder: Path, recognizer:
     finish(process, -signal.SIGKILL)
     finish(start(folder, "recognizer", "early", [*RECOGNIZER, "--resume"]))
     compare(recognizer, folder / "early")
+
+
+def test_recogniser_interrupted(folder: Path, recognizer: Path) -> None:
+    # A shell's background jobs ignore Ctrl-C, and so would what they start.
+    heed = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    process = start(folder, "recognizer", "interrupted", RECOGNIZER, ("-c", heed, sys.executable))
+    until(process, lambda: training(folder / "interrupted"))
+    process.send_signal(signal.SIGINT)
+    assert "Interrupted (training: --resume continues" in finish(process, 130).splitlines()[-1]
+    finish(start(folder, "recognizer", "interrupted", ["--resume"]))
+    compare(recognizer, folder / "interrupted")
 
 
 def test_a_run_is_written_by_one_process_at_a_time(folder: Path, recognizer: Path) -> None:
