@@ -1,10 +1,9 @@
 """Settings of the ways of making masks, with the published values; pixels are on the scale 0..255 here."""
 
 import dataclasses
-import math
 from typing import Literal
 
-from advcloak_jax.config.checks import require
+from advcloak_jax.config.checks import as_setting, require, require_numbers
 
 Normaliser = Literal["column", "image"]
 SgaSubspace = Literal["plain", "class-centre", "affine-hull"]
@@ -23,13 +22,11 @@ class AttackSettings:
     """Change of a pixel by one step, of 255."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float) and field.name not in ("lower", "upper"):
-                require(math.isfinite(value), f"{field.name}={value} must be a finite number.")
+        require_numbers(self, as_setting)
         require(self.steps >= 1, f"steps={self.steps} must be at least 1.")
-        require(self.epsilon > 0, f"epsilon={self.epsilon} must be more than 0.")
-        require(self.step_size > 0, f"step_size={self.step_size} must be more than 0.")
+        for name in ("epsilon", "step_size"):
+            value = getattr(self, name)
+            require(0 < value <= 255, f"{name}={value} must be more than 0 and at most 255.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,9 +116,10 @@ class LowKeySettings:
     """Standard deviation of the Gaussian window in pixels."""
 
     def __post_init__(self) -> None:
-        for name in ("step_size", "noise", "perceptual_weight", "blur_sigma"):
+        require_numbers(self, as_setting)
+        for name in ("noise", "perceptual_weight"):
             value = getattr(self, name)
-            require(math.isfinite(value) and value >= 0, f"{name}={value} must be a finite number, 0 or more.")
+            require(value >= 0, f"{name}={value} must be 0 or more.")
         require(self.steps >= 1, f"steps={self.steps} must be at least 1.")
         require(self.step_size > 0, f"step_size={self.step_size} must be more than 0.")
         require(self.blur_sigma > 0, f"blur_sigma={self.blur_sigma} must be more than 0.")
@@ -154,9 +152,10 @@ class HybridSettings:
     """Iterations of the hull projection."""
 
     def __post_init__(self) -> None:
+        require_numbers(self, as_setting)
         for name in ("norm", "step_size"):
             value = getattr(self, name)
-            require(math.isfinite(value) and value > 0, f"{name}={value} must be a finite number of more than 0.")
+            require(value > 0, f"{name}={value} must be more than 0.")
         require(self.steps >= 1, f"steps={self.steps} must be at least 1.")
         require(0 <= self.momentum <= 1, f"momentum={self.momentum} must be in [0, 1].")
         require(self.lower <= self.upper, f"lower={self.lower} must not exceed upper={self.upper}.")
