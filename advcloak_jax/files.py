@@ -1,5 +1,6 @@
 """Output files that are either whole or absent."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -8,6 +9,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from advcloak_jax.errors import UserError
+
+
+def require_folder(path: Path, asked: str) -> None:
+    """Raise UserError unless files can be put into a folder at `path`, which need not be there yet.
+
+    To be called before long work. asked: how the user named it, as in "--out runs/table".
+    """
+    there = path.absolute()
+    while not _is_there(there):
+        there = there.parent
+    if not there.is_dir():
+        raise UserError(f"{asked} cannot be made: {there} is no folder; choose another one.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{asked} cannot be made: there is no permission to write to {there}; choose another one.")
+
+
+def require_file(path: Path, asked: str) -> None:
+    """Raise UserError unless a file can be put at `path`, in place of one that is there; as `require_folder`."""
+    require_folder(path.parent, asked)
+    if path.is_dir():
+        raise UserError(f"{asked} is a folder; name a file in it.")
+
+
+def _is_there(path: Path) -> bool:
+    """Also a link that leads nowhere, in whose place nothing can be made. Raises OSError for a name that cannot be."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        path.lstat()
+        return True
+    return False
 
 
 @contextmanager

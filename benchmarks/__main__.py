@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from advcloak_jax.errors import UserError
-from advcloak_jax.files import write_json
+from advcloak_jax.files import require_file, require_folder, write_json
 
 SUBCOMMANDS = {
     "recognisers": "training and embedding of every backbone",
@@ -25,6 +25,8 @@ SUBCOMMANDS = {
     "candidates": "ways to make a step faster, old and new in turns",
     "operations": "where the time of a step goes, by layers",
 }
+MAY_BE_ZERO = ("steps", "checked", "distractors", "sorted")
+"""Options of which 0 means something: as published, none."""
 
 
 def parser(chosen: str | None) -> argparse.ArgumentParser:
@@ -45,6 +47,18 @@ def parser(chosen: str | None) -> argparse.ArgumentParser:
     return top
 
 
+def require_usable(options: argparse.Namespace) -> None:
+    """Raise UserError for a number of things that cannot be, and for files that cannot be made."""
+    for name, value in vars(options).items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, int) and not isinstance(one, bool) and one < (name not in MAY_BE_ZERO):
+                raise UserError(f"--{name.replace('_', '-')} {one} is too small; give a larger one.")
+    if options.cache:
+        require_folder(options.cache, f"--cache {options.cache}")
+    if options.out:
+        require_file(options.out, f"--out {options.out}")
+
+
 def module(name: str) -> Any:
     """The module of a subcommand."""
     return importlib.import_module(f"benchmarks.{name}")
@@ -58,6 +72,7 @@ def main(arguments: list[str]) -> int:
 
     keeps_memory = not options.give_back and heap.keep_on_cpu()
     try:
+        require_usable(options)
         if options.cache:
             report.use_cache(options.cache)
         outcome = module(options.subcommand).run(options)

@@ -253,6 +253,23 @@ def test_bad_flags_are_refused(arguments: list[str], capsys: pytest.CaptureFixtu
     assert arguments[1] in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["projection", "--repeats", "0"], "--repeats 0 is too small"),
+        (["inputs", "--faces", "-1"], "--faces -1 is too small"),
+        (["identification", "--distractors", "10", "-1"], "--distractors -1 is too small"),
+        (["inputs", "--out", "/dev/null/figures.json"], "--out /dev/null/figures.json cannot be made: /dev/null is no"),
+        (["inputs", "--cache", "/dev/null"], "--cache /dev/null cannot be made"),
+    ],
+)
+def test_what_cannot_be_measured_or_stored_is_refused_at_once(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [STAGE_ONE, "affine-hull", "convex-hull"])
 def test_the_peers_step_is_ours(kind: str) -> None:

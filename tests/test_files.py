@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from advcloak_jax.files import replacing, write_json, write_text
+from advcloak_jax.errors import UserError
+from advcloak_jax.files import replacing, require_file, require_folder, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -58,3 +59,27 @@ def test_a_directory_in_the_way_is_an_error_that_leaves_it(tmp_path: Path) -> No
     with pytest.raises(OSError, match=r"a\.txt"):
         write_text(tmp_path / "a.txt", "x")
     assert names(tmp_path) == ["a.txt"]
+
+
+def test_what_can_be_made_is_told_before_the_work(tmp_path: Path) -> None:
+    require_folder(tmp_path / "not" / "there" / "yet", "--out")
+    require_folder(tmp_path, "--out")
+    require_file(tmp_path / "not" / "there" / "a.html", "--report")
+    assert names(tmp_path) == []
+    (tmp_path / "file").touch()
+    require_file(tmp_path / "file", "--report")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for place in (tmp_path / "file", tmp_path / "file" / "inside", tmp_path / "link" / "inside"):
+        with pytest.raises(UserError, match=r"^--out cannot be made: .*/(file|link) is no folder"):
+            require_folder(place, "--out")
+    with pytest.raises(UserError, match=r"^--report is a folder"):
+        require_file(tmp_path, "--report")
+    with pytest.raises(OSError, match="name too long"):
+        require_folder(tmp_path / ("x" * 300), "--out")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_place_without_permission_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(UserError, match=r"no permission to write to .*/locked"):
+        require_folder(tmp_path / "locked" / "out", "--out")

@@ -173,6 +173,14 @@ def test_another_size_is_resized_or_refused(tmp_path: Path, people: Path) -> Non
         load(f"tfds:{out}", 96)
 
 
+@pytest.mark.parametrize("inside", [".", "set", "deeper/set"])
+def test_a_set_inside_its_source_is_refused(people: Path, inside: str) -> None:
+    before = sorted(people.rglob("*"))
+    with pytest.raises(UserError, match="is inside the source"):
+        prepare.run(settings(people, people / inside, "raw"))
+    assert sorted(people.rglob("*")) == before
+
+
 def test_no_tensorflow_anywhere(tmp_path: Path, people: Path) -> None:
     script = (
         "import sys\n"

@@ -91,6 +91,9 @@ def test_a_file_in_the_way_is_refused(config: ImageConfig) -> None:
     Path(config.run).touch()
     with pytest.raises(UserError, match="is a file"):
         runs.start_run("image", config)
+    inside = dataclasses.replace(config, run=f"{config.run}/inside")
+    with pytest.raises(UserError, match=r"--run .*/inside cannot be made: .* is no folder"):
+        runs.require_free("image", inside)
 
 
 def test_no_run_there(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from advcloak_jax.data.listing import Listing
 from advcloak_jax.data.preparing import REPORT, prepare, report_text
 from advcloak_jax.data.recordio_source import list_recordio
 from advcloak_jax.errors import UserError
+from advcloak_jax.files import require_folder
 from advcloak_jax.progress import Progress
 
 INTERRUPTED_STATUS = 130
@@ -18,6 +19,10 @@ _SHOWN = 10
 def run(config: PrepareConfig) -> Path:
     """Prepare the set and return its folder. Raises UserError, with what is finished kept in OUT.partial."""
     out = Path(config.out).expanduser()
+    require_folder(out, f"{out}")
+    source = Path(config.source.partition(":")[2]).expanduser()
+    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"{out} is inside the source {source}, which would then hold it too; name a folder elsewhere.")
     listing = listed(config.source)
     bars: list[Progress] = []
     reached = 0

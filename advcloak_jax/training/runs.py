@@ -10,7 +10,7 @@ import advcloak_jax
 from advcloak_jax import settings
 from advcloak_jax.config import ImageConfig, PersonConfig, RecognizerConfig, TrainConfig, UniversalConfig, flag
 from advcloak_jax.errors import UserError
-from advcloak_jax.files import write_json
+from advcloak_jax.files import require_folder, write_json
 
 JOBS: dict[str, type[TrainConfig]] = {
     "recognizer": RecognizerConfig,
@@ -62,8 +62,8 @@ def read_run(folder: Path) -> Run:
 def require_free(job: str, config: TrainConfig) -> None:
     """Check that the run's folder can be made, or continued with --resume.
 
-    Raises UserError when the folder is in use and --resume is not given, or when a setting that alters the result has
-    changed since.
+    Raises UserError when the folder is in use and --resume is not given, when a setting that alters the result has
+    changed since, or when nothing can be written there.
     """
     folder = Path(config.run)
     if (folder / "config.json").exists():
@@ -76,6 +76,7 @@ def require_free(job: str, config: TrainConfig) -> None:
     # A start that was killed may have left a hidden temporary file, nothing else.
     elif folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no run; choose another --run.")
+    require_folder(folder, f"--run {folder}")
 
 
 def start_run(job: str, config: TrainConfig) -> Run:
