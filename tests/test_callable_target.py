@@ -1,6 +1,7 @@
 """Anybody's Python function as a black box."""
 
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,15 @@ def test_bad_answers_are_told(function: object, message: str) -> None:
         CallableTarget("mine", function).embed(faces(3))  # type: ignore[arg-type]
 
 
+def test_a_function_does_not_end_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"mine asked to end the process \(status 0\)"):
+        CallableTarget("mine", lambda images: sys.exit(0)).embed(faces(3))
+    (tmp_path / "black_box_that_exits.py").write_text("import sys\nsys.exit(0)\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="importing black_box_that_exits asks to end the process"):
+        load_callable("python:black_box_that_exits:embed")
+
+
 def test_lengths_must_not_change() -> None:
     with pytest.raises(UserError, match="different lengths"):
         CallableTarget("mine", lambda images: np.ones((len(images), len(images))), batch=2).embed(faces(3))
@@ -70,6 +80,7 @@ def test_import_path_and_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("python:black_box_of_mine:number", "has no function number"),
         ("python:black_box_of_mine:embed,size=3", "is no option"),
         ("python:black_box_of_mine:embed,batch=0", "whole number above 0"),
+        ("python:black_box_of_mine:embed,batch=²", "whole number above 0"),
     ):
         with pytest.raises(UserError, match=message):
             load_callable(spec)

@@ -23,6 +23,8 @@ def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "def constant(images):\n    return np.ones((len(images), 4))\n"
         "def moody(images):\n    return np.roll(good(images), next(calls), 1)\n"
         "def maps(images):\n    return images\n"
+        "def failing(images):\n    return images['face']\n"
+        "def ending(images):\n    raise SystemExit(0)\n"
     )
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -47,6 +49,8 @@ def test_a_working_one_is_measured(functions: Path, faces: np.ndarray) -> None:
         ("moody", "other embeddings each time"),
         ("maps", "should give embeddings"),
         ("none", "has no function none"),
+        ("failing", "its code raised IndexError: only integers"),
+        ("ending", "asked to end the process"),
     ],
 )
 def test_broken_ones_are_told(functions: Path, faces: np.ndarray, name: str, problem: str) -> None:
@@ -80,6 +84,9 @@ def test_folders_are_looked_through(tmp_path: Path) -> None:
     ]
     with pytest.raises(UserError, match="holds no recogniser's run"):
         list_targets.expand([str(_empty(tmp_path))])
+    for nothing in ([], [""]):
+        with pytest.raises(UserError, match="--targets names nothing"):
+            list_targets.expand(nothing)
     with pytest.raises(UserError, match="is no folder"):
         list_targets.expand([str(tmp_path / "nothing")])
 

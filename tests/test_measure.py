@@ -159,5 +159,12 @@ def test_a_rows_own_surrogate_is_no_black_box_whatever_it_is_called(tmp_path: Pa
 def test_a_surrogate_trained_on_a_protected_person_is_refused() -> None:
     own = network(1, "own")
     seen = LoadedTarget(own.target, None, None, frozenset({"b"}), own.recognizer)
-    with pytest.raises(UserError, match="own was trained on b"):
+    with pytest.raises(UserError, match="own was trained on b, who is to be tested; train it"):
         Gallery(TRIALS, [network(2, "x")], [Method("person").entry(Source((seen,)))], Store(None), 0)
+
+
+def test_a_target_that_finds_nobody_without_a_cloak_is_refused() -> None:
+    """It would find nobody with one either, and count as protection."""
+    blind = LoadedTarget(CallableTarget("blind", lambda images: np.zeros((len(images), 4))), None, None, frozenset())
+    with pytest.raises(UserError, match="blind gave nothing but zeros for faces without a cloak"):
+        Gallery(TRIALS, [blind, network(2, "x")], [Method("person").entry(None)], Store(None), 0)

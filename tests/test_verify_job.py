@@ -50,6 +50,7 @@ def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "import numpy as np\n"
         "def good(images):\n    return images[:, ::4, ::4].reshape(len(images), -1) - 128.0\n"
         "def corner(images):\n    return images[:, :8, :8].reshape(len(images), -1) - 128.0\n"
+        "def blind(images):\n    return np.zeros((len(images), 4))\n"
         "def noise(images):\n    return np.random.default_rng(0).normal(size=(len(images), 200))\n"
     )
     monkeypatch.chdir(tmp_path)
@@ -135,6 +136,15 @@ def test_what_does_not_go_together_is_refused(functions: Path, people: Path) -> 
         verify(targets=(GOOD,))
     with pytest.raises(UserError, match="two of --targets are called good"):
         verify(targets=(GOOD, GOOD), pairs=str(people / "pairs.csv"), pairs_root=str(people / "faces"))
+    with pytest.raises(UserError, match="--image-size must be at least 32"):
+        VerifyConfig(image_size=0)
+
+
+def test_nothing_but_zeros_is_refused(functions: Path, people: Path) -> None:
+    blind = ("python:verified_recognisers:blind,name=blind",)
+    with pytest.raises(UserError, match="blind gave nothing but zeros"):
+        verify(targets=blind, pairs=str(people / "pairs.csv"), pairs_root=str(people / "faces"))
+    assert not Path("out").exists()
 
 
 def test_guessing_is_told_once_and_others_are_left_in_peace(

@@ -48,6 +48,7 @@ class VerifyConfig(ClusterConfig):
         require(not (self.data and self.pairs), "--data and --pairs exclude each other: draw pairs, or bring them.")
         require(bool(self.pairs or not self.pairs_root), "--pairs-root is only for the list that --pairs names.")
         require_seed(self.seed)
+        require(self.image_size >= 32, "--image-size must be at least 32.")
         require(self.same >= 1, "--same must be at least 1.")
         require(self.different >= 1, "--different must be at least 1.")
 

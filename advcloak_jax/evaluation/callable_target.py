@@ -22,7 +22,8 @@ class CallableTarget:
     def embed(self, images: np.ndarray) -> np.ndarray:
         """[B, H, W, 3] uint8 RGB -> [B, d] float32 of unit norm.
 
-        Raises UserError when the function gives anything but finite [B, d]; what the function itself raises passes.
+        Raises UserError when the function gives anything but finite [B, d], or asks to end the process; what else it
+        raises passes.
         """
         blocks = [self._features(images[i : i + self._batch]) for i in range(0, len(images), self._batch)]
         if len({block.shape[1] for block in blocks}) > 1:
@@ -35,7 +36,10 @@ class CallableTarget:
         return None
 
     def _features(self, images: np.ndarray) -> np.ndarray:
-        answer = self._function(images.copy())
+        try:
+            answer = self._function(images.copy())
+        except SystemExit as error:
+            raise UserError(f"{self.name} asked to end the process (status {error.code}); it should not.") from error
         try:
             features = np.asarray(answer, np.float32)
         except (TypeError, ValueError) as error:
@@ -62,7 +66,7 @@ def load_callable(spec: str) -> CallableTarget:
         if not separator or key not in values:
             raise UserError(f"'{option}' in '{spec}' is no option; the options are name=NAME and batch=B.")
         values[key] = value
-    if not values["batch"].isdigit() or int(values["batch"]) == 0:
+    if not values["batch"].isdecimal() or int(values["batch"]) == 0:
         raise UserError(f"batch={values['batch']} in '{spec}' should be a whole number above 0.")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
@@ -70,6 +74,8 @@ def load_callable(spec: str) -> CallableTarget:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise UserError(f"'{spec}': cannot import {module_name} ({error}); name a module Python finds.") from error
+    except SystemExit as error:
+        raise UserError(f"'{spec}': importing {module_name} asks to end the process; it should only define.") from error
     function = getattr(module, function_name, None)
     if not callable(function):
         raise UserError(f"'{spec}': {module_name} has no function {function_name}.")

@@ -67,8 +67,10 @@ def run_targets(config: TargetsConfig) -> None:
 def expand(specs: Sequence[str]) -> list[str]:
     """Specs with folders that are no runs replaced by the recognisers' runs and ONNX files in them.
 
-    Raises UserError for a folder that is not there or holds none.
+    Raises UserError for a folder that is not there or holds none, and when none is named.
     """
+    if not specs or "" in specs:
+        raise UserError("--targets names nothing; name a run, a folder of runs, or onnx:FILE.")
     found: list[str] = []
     for spec in specs:
         folder = Path(spec)
@@ -96,7 +98,7 @@ def _is_recognizer(path: Path) -> bool:
 def check(spec: str, faces: np.ndarray) -> Entry:
     """Load one recogniser and let it embed `faces` [B, H, W, 3] uint8; what goes wrong is in the entry's `problem`.
 
-    One that takes faces of another size gets such instead.
+    One that takes faces of another size gets such instead. Whatever a user's own function raises is its problem too.
     """
     try:
         entry, loaded = _describe(spec)
@@ -105,6 +107,10 @@ def check(spec: str, faces: np.ndarray) -> Entry:
         return _tried(entry, loaded.target, faces)
     except UserError as error:
         return Entry(spec, problem=str(error))
+    except Exception as error:
+        if not spec.startswith("python:"):
+            raise
+        return Entry(spec, problem=f"its code raised {' '.join(f'{type(error).__name__}: {error}'.split())[:200]}")
 
 
 def rendered(size: int) -> np.ndarray:

@@ -67,10 +67,16 @@ def require_unseen(target: LoadedTarget, persons: list[str]) -> None:
     """Raise UserError when the target was trained on one of these persons: a network never tests what it trained."""
     seen = sorted(target.trained_on.intersection(persons))
     if seen:
+        others = f" and {len(seen) - 1} more of the persons to be tested" if len(seen) > 1 else ", who is to be tested"
         raise UserError(
-            f"{target.target.name} was trained on {seen[0]} and {len(seen) - 1} more of the persons to be tested; "
-            f"train it on other people or test others."
+            f"{target.target.name} was trained on {seen[0]}{others}; train it on other people or test others."
         )
+
+
+def require_features(target: LoadedTarget, embeddings: np.ndarray) -> None:
+    """Raise UserError when all embeddings [B, d] of clean faces are zeros: nobody is found by them, cloak or not."""
+    if not embeddings.any():
+        raise UserError(f"{target.target.name} gave nothing but zeros for faces without a cloak; check what it reads.")
 
 
 @dataclasses.dataclass(frozen=True)
