@@ -51,6 +51,6 @@ for _kind, (_pattern, _first) in _SCALARS.items():
 def _read_yaml(path: Path) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         cause = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is not readable as YAML ({cause}); correct it.") from error

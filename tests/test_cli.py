@@ -128,6 +128,17 @@ def test_the_wrong_kind_of_run_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     assert "--generator recognizer is a run of `train.py recognizer`" in said
 
 
+def test_bounds_that_no_weights_meet_are_told_before_the_folder_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    start_run("recognizer", RecognizerConfig(run="r", image_size=32))
+    arguments = ["person", "--generator", "none", "--surrogate", "r", *TINY, "--split.validation", "2"]
+    said = main(monkeypatch, capsys, *arguments, "--lower", "0.3")
+    assert said.startswith("No 4 weights between 0.3 and 1.0 can sum to 1")
+    assert not (tmp_path / "runs" / "person").exists()
+
+
 def test_a_damaged_config_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.chdir(tmp_path)
     start_run("recognizer", RecognizerConfig(run="r"))

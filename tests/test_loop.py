@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -124,7 +125,7 @@ def test_a_last_call_may_be_shorter(run: Run) -> None:
     assert read_checkpoint(run.checkpoints, best=False)[0] == 5
 
 
-def test_a_run_that_broke_off_goes_on_from_its_checkpoint(run: Run) -> None:
+def test_a_run_that_broke_off_goes_on_from_its_checkpoint(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     def break_off(state: Any, first: int, count: int) -> Any:
         if first == 8:
             raise RuntimeError("power cut")
@@ -141,6 +142,15 @@ def test_a_run_that_broke_off_goes_on_from_its_checkpoint(run: Run) -> None:
 
     train(run, job(advance=noted), sample=nothing)
     assert calls == [8]
+    assert table(run) == ROWS
+    assert "starts again" not in capsys.readouterr().err
+
+
+def test_a_run_without_its_checkpoints_says_that_it_starts_again(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    train(run, job(), sample=nothing)
+    shutil.rmtree(run.checkpoints)
+    train(run, job(), sample=nothing)
+    assert f"{run.folder} holds no checkpoint: it starts again from step 0." in capsys.readouterr().err
     assert table(run) == ROWS
 
 

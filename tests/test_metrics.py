@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from advcloak_jax.errors import UserError
 from advcloak_jax.training.metrics import MetricWriter, read_metrics
 
 COLUMNS = ("loss", "auc")
@@ -91,3 +93,18 @@ def test_a_picture_is_kept(tmp_path: Path) -> None:
     writer.close()
     ((step, image),) = [(e.step, v.image) for e in events(tmp_path) for v in e.summary.value if v.tag == "sample"]
     assert (step, image.height, image.width) == (3, 4, 6)
+
+
+@pytest.mark.parametrize("damage", [b"step,loss\n2,\xff\n", b"loss\n0.5\n", b""])
+def test_what_is_no_table_is_told(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "metrics.csv").write_bytes(damage)
+    if not damage:
+        assert read_metrics(tmp_path) == []
+        return
+    with pytest.raises(UserError, match="no table of metrics any more"):
+        read_metrics(tmp_path)
+
+
+def test_a_missing_table_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"metrics\.csv is missing"):
+        read_metrics(tmp_path)

@@ -188,12 +188,13 @@ def test_methods_stand_beside_trained_cloaks_and_only_new_ones_are_computed(runs
         (["--methods", "hybrid"], "needs start="),
         (["--methods", "hybrid:start=nobody"], "there are: AdvFaces\\+, AdvCloak-ConvexHull"),
         (["--baseline", "nobody"], "--baseline nobody is no row"),
+        (["--cloaks", "{runs}/image", "{runs}/../{name}/image"], "is named twice"),
         (["--methods", "fi-uap", "--surrogates", "{runs}/image"], "is a run of `train.py image`"),
         (["--methods", "fi-uap", "--surrogates", "{runs}/surrogate+{runs}/surrogate"], "names one recogniser twice"),
     ],
 )
 def test_what_no_table_can_be_made_of_is_refused(runs: Path, tmp_path: Path, flags: list[str], message: str) -> None:
-    given = [part.replace("{runs}", str(runs)) for part in flags]
+    given = [part.replace("{runs}", str(runs)).replace("{name}", runs.name) for part in flags]
     with pytest.raises(UserError, match=message):
         evaluate(["table", *table(runs), *given, "--out", str(tmp_path / "table")])
     assert not (tmp_path / "table").exists()
@@ -274,6 +275,9 @@ def test_a_recogniser_never_tests_whom_it_trained_on(runs: Path, tmp_path: Path)
     (tmp_path / "seen" / "split.json").write_text(json.dumps({**split, "target": [*split["target"], name]}))
     arguments = [part if part != str(runs / "target") else str(tmp_path / "seen") for part in table(runs)]
     with pytest.raises(UserError, match=f"was trained on {name}"):
+        evaluate(["table", *arguments, "--out", str(tmp_path / "table")])
+    (tmp_path / "seen" / "split.json").write_text('{"target": {}}')
+    with pytest.raises(UserError, match=r"split\.json does not tell whom"):
         evaluate(["table", *arguments, "--out", str(tmp_path / "table")])
     assert not (tmp_path / "table").exists()
 

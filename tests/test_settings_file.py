@@ -66,6 +66,7 @@ def test_the_settings_of_a_run(tmp_path: Path) -> None:
         ("s.json", "{", "not readable as JSON"),
         ("s.yaml", "a: [1", "not readable as YAML"),
         ("s.yaml", "a: !!python/object/apply:os.system [true]", "not readable as YAML"),
+        ("s.yaml", 9999 * "[" + 9999 * "]", "not readable as YAML"),
         ("s.json", "[1]", "must hold settings by name"),
         ("s.yaml", "", "must hold settings by name"),
         ("s.toml", "a = 1", r"must be a .json, .yaml or .yml file"),

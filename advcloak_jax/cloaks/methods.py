@@ -99,12 +99,14 @@ def names() -> tuple[str, ...]:
 
 
 def method(name: str) -> Method:
-    """The method called `name`. Raises UserError naming the nearest one if there is none."""
+    """The method called `name`. Raises UserError naming the nearest one, or all, if there is none."""
     for entry in _METHODS:
         if entry.name == name:
             return entry
-    nearest = difflib.get_close_matches(name, names(), n=1, cutoff=0.0)[0]
-    raise UserError(f"there is no method '{name}': did you mean '{nearest}'?")
+    nearest = difflib.get_close_matches(name, names(), n=1, cutoff=0.5)
+    if nearest:
+        raise UserError(f"there is no method '{name}': did you mean '{nearest[0]}'?")
+    raise UserError(f"there is no method '{name}'; the methods are {', '.join(names())}.")
 
 
 def parse(text: str) -> tuple[Method, Any]:

@@ -5,6 +5,8 @@ from typing import Literal
 
 from advcloak_jax.config.checks import as_setting, require, require_numbers
 
+MOST_STEPS = 100_000
+WIDEST_BLUR = 255
 Normaliser = Literal["column", "image"]
 SgaSubspace = Literal["plain", "class-centre", "affine-hull"]
 HybridSubspace = Literal["plain", "class-centre", "affine-hull", "convex-hull"]
@@ -23,7 +25,7 @@ class AttackSettings:
 
     def __post_init__(self) -> None:
         require_numbers(self, as_setting)
-        require(self.steps >= 1, f"steps={self.steps} must be at least 1.")
+        require(1 <= self.steps <= MOST_STEPS, f"steps={self.steps} must be between 1 and {MOST_STEPS}.")
         for name in ("epsilon", "step_size"):
             value = getattr(self, name)
             require(0 < value <= 255, f"{name}={value} must be more than 0 and at most 255.")
@@ -120,10 +122,11 @@ class LowKeySettings:
         for name in ("noise", "perceptual_weight"):
             value = getattr(self, name)
             require(value >= 0, f"{name}={value} must be 0 or more.")
-        require(self.steps >= 1, f"steps={self.steps} must be at least 1.")
+        require(1 <= self.steps <= MOST_STEPS, f"steps={self.steps} must be between 1 and {MOST_STEPS}.")
         require(self.step_size > 0, f"step_size={self.step_size} must be more than 0.")
         require(self.blur_sigma > 0, f"blur_sigma={self.blur_sigma} must be more than 0.")
-        require(self.blur_size % 2 == 1 and self.blur_size >= 1, f"blur_size={self.blur_size} must be odd.")
+        odd = self.blur_size % 2 == 1 and 1 <= self.blur_size <= WIDEST_BLUR
+        require(odd, f"blur_size={self.blur_size} must be odd, between 1 and {WIDEST_BLUR}.")
         require(self.perceptual_maps >= 1, f"perceptual_maps={self.perceptual_maps} must be at least 1.")
         require(bool(self.alexnet) == bool(self.lpips), "alexnet= and lpips= name LPIPS' two files; give both or none.")
 
@@ -156,7 +159,7 @@ class HybridSettings:
         for name in ("norm", "step_size"):
             value = getattr(self, name)
             require(value > 0, f"{name}={value} must be more than 0.")
-        require(self.steps >= 1, f"steps={self.steps} must be at least 1.")
+        require(1 <= self.steps <= MOST_STEPS, f"steps={self.steps} must be between 1 and {MOST_STEPS}.")
         require(0 <= self.momentum <= 1, f"momentum={self.momentum} must be in [0, 1].")
         require(self.lower <= self.upper, f"lower={self.lower} must not exceed upper={self.upper}.")
         require(self.projection_iterations >= 1, "projection_iterations must be at least 1.")

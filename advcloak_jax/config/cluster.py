@@ -44,7 +44,7 @@ class ClusterConfig(StartConfig):
         if self.coordinator and self.processes is not None and self.process_id is not None:
             host, _, port = self.coordinator.rpartition(":")
             require(
-                bool(host) and port.isdigit() and 0 < int(port) < 65536,
+                bool(host) and port.isascii() and port.isdigit() and 0 < int(port) < 65536,
                 f"--coordinator {self.coordinator} is no HOST:PORT, as in node1:12345.",
             )
             require(self.processes >= 1, "--processes must be at least 1.")

@@ -11,6 +11,7 @@ from advcloak_jax.config.training import BadImage, SplitConfig
 
 Ablation = Literal["n-inference", "norm", "stages"]
 DEALT = SplitConfig()
+MOST_SAMPLES = 100_000
 TRAINED_BY_DEFAULT = ("runs/image", "runs/person")
 
 
@@ -70,7 +71,7 @@ class ProtectionConfig(ClusterConfig):
             self.image_size >= 32 and self.image_size % 4 == 0, "--image-size must be a multiple of 4, at least 32."
         )
         require(self.norm > 0, "--norm must be more than 0.")
-        require(self.bootstrap >= 100, "--bootstrap must be at least 100.")
+        require(100 <= self.bootstrap <= MOST_SAMPLES, f"--bootstrap must be between 100 and {MOST_SAMPLES}.")
         require(self.max_distractors >= 0, "--max-distractors must be 0 or more.")
 
     @property

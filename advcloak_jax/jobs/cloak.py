@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec as P
 
-from advcloak_jax import hull_kernel, images, subspace
+from advcloak_jax import hull_kernel, hull_solver, images, subspace
 from advcloak_jax.cloaks.averaged import person_masks
 from advcloak_jax.config import NO_STAGE_ONE, GeneratorConfig, ImageConfig, PersonConfig
 from advcloak_jax.data import order, splits
@@ -212,8 +212,10 @@ def build_person(config: PersonConfig, faces: FaceSet, split: Split) -> Job:
     persons, per_person = split.generator_images.shape
     if persons < config.persons:
         raise UserError(f"--persons {config.persons} is more than the {persons} of --split.generator; lower it.")
-    if config.subspace == "convex-hull" and config.projection_solver == "kernel":
-        hull_kernel.require_usable(per_person)
+    if config.subspace == "convex-hull":
+        hull_solver.effective_bounds(per_person, config.lower, config.upper)
+        if config.projection_solver == "kernel":
+            hull_kernel.require_usable(per_person)
     devices = placement.pick_devices(config.devices, config.persons, "--persons")
     surrogate = load_surrogate(config)
     parts = parallel.parts_of(config.accumulate, config.persons, devices, "--persons")

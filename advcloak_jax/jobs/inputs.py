@@ -175,9 +175,19 @@ def load_recognizer(folder: str, name: str, *, dtype: str = "float32") -> Loaded
         f"{run.folder.name} ({config.architecture})",
         run.folder,
         config.image_size,
-        frozenset(read_json(run.folder / "split.json")[config.part]),
+        _trained_on(run, config.part),
         run,
     )
+
+
+def _trained_on(run: Run, part: str) -> frozenset[str]:
+    """Names of the persons that a recogniser was trained on."""
+    path = run.folder / "split.json"
+    split = read_json(path)
+    names = split.get(part) if isinstance(split, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path} does not tell whom {run.folder} was trained on; restore it or train it again.")
+    return frozenset(names)
 
 
 def build_recognizer(config: RecognizerConfig, *, dtype: str, axis_name: str | None) -> Any:

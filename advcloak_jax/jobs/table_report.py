@@ -1,6 +1,7 @@
 """From the measurements of `evaluate.py table` to JSON and to the report page."""
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 
 from advcloak_jax import presets, settings
 from advcloak_jax.config import TableConfig
+from advcloak_jax.errors import UserError
 from advcloak_jax.evaluation import figures, tables
 from advcloak_jax.evaluation.cost import Cost
 from advcloak_jax.evaluation.report import Picture, RecognizerRow, Report, Setting, build_report
@@ -16,6 +18,8 @@ from advcloak_jax.jobs.measure import Worn
 from advcloak_jax.training import runs
 from advcloak_jax.training.metrics import read_metrics
 from advcloak_jax.training.runs import Run
+
+_log = logging.getLogger("advcloak_jax")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,14 +108,18 @@ def _notes() -> list[str]:
 
 
 def _curves(result: Result) -> list[Picture]:
-    """Loss curves of the cloaks' and the recognisers' runs."""
+    """Loss curves of the cloaks' and the recognisers' runs, as far as their metrics are there."""
     panels = {
         "recognizer": (("loss",), ("validation_auc",)),
         "gan": (("discriminator", "gan"), ("adversarial", "validation_image", "validation_person"), ("norm",)),
     }
     pictures = []
     for folder in [*result.recogniser_folders, *(run.folder for run in result.cloak_runs)]:
-        rows = read_metrics(folder)
+        try:
+            rows = read_metrics(folder)
+        except UserError as error:
+            _log.warning("the report is without the curves of %s: %s", folder, error)
+            continue
         kind = "recognizer" if runs.read_run(folder).job == "recognizer" else "gan"
         for names in panels[kind]:
             curves = []

@@ -40,9 +40,15 @@ class Trials:
 
 
 def read_cloak_runs(config: ProtectionConfig) -> list[Run]:
-    """The trained cloaks, which must share their split. Raises UserError when one is of another job or split."""
+    """The trained cloaks, which must share their split.
+
+    Raises UserError when one is of another job or split, or named twice.
+    """
     found = [read_run(Path(folder)) for folder in config.runs]
+    places = [run.folder.resolve() for run in found]
     for run in found:
+        if places.count(run.folder.resolve()) > 1:
+            raise UserError(f"--cloaks {run.folder} is named twice; drop one.")
         if not isinstance(run.config, GeneratorConfig):
             raise UserError(
                 f"--cloaks {run.folder} is a run of `train.py {run.job}`; name runs of image, person or universal."

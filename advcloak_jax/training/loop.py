@@ -66,6 +66,8 @@ def train(run: Run, job: Job, *, sample: Callable[[int, np.ndarray], None]) -> d
         closing(Checkpoints(run.checkpoints, keep=run.config.keep)) as checkpoints,
     ):
         start = checkpoints.newest(job.state) or Restored(0, job.state, {})
+        if start.step == 0 and (run.folder / "metrics.csv").exists() and distributed.writes():
+            print(f"{run.folder} holds no checkpoint: it starts again from step 0.", file=sys.stderr)
         skipped = ("skipped",) if run.config.on_nan == "skip" else ()
         with closing(open_writer(run, (*job.columns, *skipped, *speed.COLUMNS), start.step)) as writer:
             training = _Training(run, job, start, checkpoints, writer, stop, times, pieces, sample)

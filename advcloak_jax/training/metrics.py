@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from advcloak_jax import settings
+from advcloak_jax.errors import UserError
 from advcloak_jax.files import write_text
 from advcloak_jax.training import distributed
 from advcloak_jax.training.runs import Run
@@ -116,6 +117,15 @@ class MetricWriter:
 
 
 def read_metrics(folder: Path) -> list[dict[str, str]]:
-    """Rows of a run's metrics.csv as text; a torn last line, as a killed process leaves, is passed over."""
-    with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        return [row for row in csv.DictReader(file) if row["step"].isdigit() and None not in row.values()]
+    """Rows of a run's metrics.csv as text; a torn last line, as a killed process leaves, is passed over.
+
+    Raises UserError when it is missing or no table of steps.
+    """
+    path = folder / "metrics.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [row for row in csv.DictReader(file) if row["step"].isdecimal() and None not in row.values()]
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing.") from error
+    except (UnicodeDecodeError, KeyError, csv.Error) as error:
+        raise UserError(f"{path} is no table of metrics any more ({error}); restore it, or remove it.") from error
