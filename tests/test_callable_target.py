@@ -46,6 +46,7 @@ def test_blocks_are_joined_and_normalised() -> None:
         (lambda images: means(images)[:2], r"not \[2, 3\]"),
         (lambda images: means(images) * math.nan, "not finite"),
         (lambda images: "what", "should give an array"),
+        (lambda images: means(images) * [[1], [0], [1]], "mine gave only zeros for 1 of 3 faces"),
     ],
 )
 def test_bad_answers_are_told(function: object, message: str) -> None:

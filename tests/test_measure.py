@@ -163,8 +163,8 @@ def test_a_surrogate_trained_on_a_protected_person_is_refused() -> None:
         Gallery(TRIALS, [network(2, "x")], [Method("person").entry(Source((seen,)))], Store(None), 0)
 
 
-def test_a_target_that_finds_nobody_without_a_cloak_is_refused() -> None:
-    """It would find nobody with one either, and count as protection."""
+def test_a_target_that_embeds_nobody_is_refused() -> None:
+    """It would find nobody without a cloak either, and count as protection."""
     blind = LoadedTarget(CallableTarget("blind", lambda images: np.zeros((len(images), 4))), None, None, frozenset())
-    with pytest.raises(UserError, match="blind gave nothing but zeros for faces without a cloak"):
+    with pytest.raises(UserError, match=r"blind gave only zeros for \d+ of \d+ faces"):
         Gallery(TRIALS, [blind, network(2, "x")], [Method("person").entry(None)], Store(None), 0)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from advcloak_jax.errors import UserError
+from advcloak_jax.evaluation.targets import unit_norm
 
 
 class CallableTarget:
@@ -22,14 +23,13 @@ class CallableTarget:
     def embed(self, images: np.ndarray) -> np.ndarray:
         """[B, H, W, 3] uint8 RGB -> [B, d] float32 of unit norm.
 
-        Raises UserError when the function gives anything but finite [B, d], or asks to end the process; what else it
-        raises passes.
+        Raises UserError when the function gives anything but finite [B, d], or only zeros for a face, or asks to end
+        the process; what else it raises passes.
         """
         blocks = [self._features(images[i : i + self._batch]) for i in range(0, len(images), self._batch)]
         if len({block.shape[1] for block in blocks}) > 1:
             raise UserError(f"{self.name} gave embeddings of different lengths; it should give the same d every time.")
-        features = np.concatenate(blocks)
-        return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+        return unit_norm(self.name, np.concatenate(blocks))
 
     def fingerprint(self) -> None:
         """None: what a function depends on is not known, so nothing of it is kept between runs."""
@@ -46,8 +46,6 @@ class CallableTarget:
             raise UserError(f"{self.name} should give an array [{len(images)}, d], not {type(answer)}.") from error
         if features.ndim != 2 or len(features) != len(images):
             raise UserError(f"{self.name} should give embeddings [{len(images)}, d], not {list(features.shape)}.")
-        if not np.isfinite(features).all():
-            raise UserError(f"{self.name} gave embeddings that are not finite; check its input scale (it gets 0..255).")
         return features
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from advcloak_jax import fingerprint
 from advcloak_jax.errors import UserError
 from advcloak_jax.evaluation.onnx_spec import OnnxSpec
-from advcloak_jax.evaluation.targets import pad, require_faces
+from advcloak_jax.evaluation.targets import pad, require_faces, unit_norm
 from advcloak_jax.recognizers.convention import Convention, describe
 
 
@@ -86,15 +86,13 @@ class OnnxTarget:
     def embed(self, images: np.ndarray) -> np.ndarray:
         """[B, H, W, 3] uint8 RGB -> [B, d] float32 of unit norm.
 
-        Raises UserError when the network fails or does not give finite [B, d], ValueError for no or other images.
+        Raises UserError when the network fails or does not give finite [B, d], or only zeros for a face, ValueError for
+        no or other images.
         """
         require_faces(images)
         blocks = [images[start : start + self._batch] for start in range(0, len(images), self._batch)]
         features = np.concatenate([self._features(block) for block in blocks])
-        norm = np.linalg.norm(features, axis=1, keepdims=True)
-        if not np.all(np.isfinite(norm)):
-            raise UserError(f"{self._spec.path} gave embeddings that are not finite: check its mean and std.")
-        return features / np.maximum(norm, 1e-12)
+        return unit_norm(self.name, features)
 
     def preprocess(self, images: np.ndarray) -> np.ndarray:
         """What the network gets for uint8 RGB [B, H, W, 3]: cropped, resized and scaled, in its layout and type."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from advcloak_jax import fingerprint
 from advcloak_jax.data.rows import Images
+from advcloak_jax.errors import UserError
 from advcloak_jax.images import to_unit
 from advcloak_jax.recognizers.convention import Convention
 from advcloak_jax.recognizers.recognizer import embed
@@ -76,6 +77,22 @@ def require_faces(images: Images) -> None:
     """Raise ValueError unless these are uint8 faces [B, H, W, 3], at least one."""
     if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or len(images) == 0:
         raise ValueError(f"uint8 faces [B, H, W, 3] are needed, not {images.dtype} {images.shape}")
+
+
+def unit_norm(name: str, features: np.ndarray) -> np.ndarray:
+    """Features [B, d] float32 of any norm -> embeddings of unit norm.
+
+    Raises UserError, naming the recogniser, when they are not finite, or when a face got only zeros: nobody is found by
+    them, cloak or not, and that would count as protection.
+    """
+    norm = np.linalg.norm(features, axis=1, keepdims=True)
+    if not np.isfinite(norm).all():
+        raise UserError(
+            f"{name} gave embeddings that are not finite: check how it is fed (mean, std; a scale of 0..255)."
+        )
+    if missing := int((norm < 1e-12).sum()):
+        raise UserError(f"{name} gave only zeros for {missing} of {len(norm)} faces; it should embed every face.")
+    return features / norm
 
 
 def pad(images: np.ndarray, batch: int) -> np.ndarray:

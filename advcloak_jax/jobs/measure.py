@@ -15,14 +15,7 @@ from advcloak_jax.errors import UserError
 from advcloak_jax.evaluation import cost, identification, quality, verification
 from advcloak_jax.evaluation.store import Store
 from advcloak_jax.jobs.entries import Entry
-from advcloak_jax.jobs.targets import (
-    Faces,
-    LoadedTarget,
-    hashed,
-    require_features,
-    require_unseen,
-    stored_embeddings,
-)
+from advcloak_jax.jobs.targets import Faces, LoadedTarget, hashed, require_unseen, stored_embeddings
 from advcloak_jax.jobs.trials import Trials
 from advcloak_jax.progress import Progress
 
@@ -60,8 +53,7 @@ class Gallery:
     ) -> None:
         """Embed the clean photos by all targets and by all surrogates of the entries.
 
-        Raises UserError when a recogniser was trained on a protected person, or is no black box for any row, or gives
-        only zeros.
+        Raises UserError when a recogniser was trained on a protected person, or is no black box for any row.
         """
         self.targets, self._store, self._seed = list(targets), store, seed
         surrogates = {one.target.name: one for entry in entries if entry.source for one in entry.source.members}
@@ -77,8 +69,6 @@ class Gallery:
             }
             self._clean = {one.target.name: stored_embeddings(store, one, clean, progress) for one in targets}
             self._crowd = {one.target.name: stored_embeddings(store, one, crowd, progress) for one in targets}
-        for one in targets:
-            require_features(one, self._clean[one.target.name])
         shape = (*own.shape[:2], -1)
         first = trials.inference.shape[1]
         self._mates = {name: clean.reshape(shape)[:, first:] for name, clean in self._clean.items()}

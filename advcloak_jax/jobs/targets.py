@@ -73,12 +73,6 @@ def require_unseen(target: LoadedTarget, persons: list[str]) -> None:
         )
 
 
-def require_features(target: LoadedTarget, embeddings: np.ndarray) -> None:
-    """Raise UserError when all embeddings [B, d] of clean faces are zeros: nobody is found by them, cloak or not."""
-    if not embeddings.any():
-        raise UserError(f"{target.target.name} gave nothing but zeros for faces without a cloak; check what it reads.")
-
-
 @dataclasses.dataclass(frozen=True)
 class Faces:
     """Faces [B, H, W, 3] uint8 with the hash of their bytes and what they are called in the account of the store."""

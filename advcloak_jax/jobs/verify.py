@@ -19,14 +19,7 @@ from advcloak_jax.evaluation.verification import Pairs
 from advcloak_jax.files import replacing, write_json, write_text
 from advcloak_jax.jobs import inputs
 from advcloak_jax.jobs.imported import is_imported
-from advcloak_jax.jobs.targets import (
-    EMBEDDED_AT_A_TIME,
-    LoadedTarget,
-    embed,
-    load_target,
-    require_features,
-    require_unseen,
-)
+from advcloak_jax.jobs.targets import EMBEDDED_AT_A_TIME, LoadedTarget, embed, load_target, require_unseen
 from advcloak_jax.progress import Progress
 from advcloak_jax.training import distributed, runs
 
@@ -66,7 +59,7 @@ def run_verify(config: VerifyConfig) -> None:
     results: dict[str, dict[str, Any]] = {}
     with Progress("embedding", len(targets) * len(trial.images) * (1 + mirror), "faces") as progress:
         for one in targets:
-            results[one.target.name] = _measure(one, trial, mirror, progress)
+            results[one.target.name] = _measure(one.target, trial, mirror, progress)
     for one in targets:
         _warn(one, results[one.target.name], trial)
     if distributed.writes():
@@ -112,14 +105,9 @@ def _given(config: VerifyConfig, image_size: int) -> Trial:
     return Trial(found.images, Pairs(found.first, found.second, found.same), found.fold, found.person, found.names)
 
 
-def _measure(loaded: LoadedTarget, trial: Trial, mirror: bool, progress: Progress) -> dict[str, Any]:
-    """Embed all images and measure; the speed is of embedding alone, without the first block, which may compile.
-
-    Raises UserError for embeddings that are all zeros.
-    """
-    target = loaded.target
+def _measure(target: Target, trial: Trial, mirror: bool, progress: Progress) -> dict[str, Any]:
+    """Embed all images and measure; the speed is of embedding alone, without the first block, which may compile."""
     embeddings, seconds, count = _timed(target, trial.images, progress)
-    require_features(loaded, embeddings)
     if mirror:
         began = time.monotonic()
         mirrored = embed(target, trial.images[:, :, ::-1], progress)
