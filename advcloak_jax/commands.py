@@ -12,6 +12,7 @@ from advcloak_jax.config import (
     ExportConfig,
     ImportConfig,
     PrepareConfig,
+    ProtectConfig,
     TableConfig,
     TargetsConfig,
     VerifyConfig,
@@ -25,6 +26,7 @@ EVALUATIONS: dict[str, type] = {
     "targets": TargetsConfig,
 }
 EXPORT = "python -m advcloak_jax.export"
+PROTECT = "protect.py"
 PREPARE = "python -m advcloak_jax.data.prepare"
 IMPORT_WEIGHTS = "python -m advcloak_jax.recognizers.import_weights"
 
@@ -45,6 +47,14 @@ def evaluate(arguments: Sequence[str]) -> None:
     from advcloak_jax.jobs import evaluate as evaluation
 
     evaluation.run(config)
+
+
+def protect(arguments: Sequence[str]) -> None:
+    """`protect.py PHOTOS OUT --flag value ...`."""
+    config = cli.parse_one(PROTECT, ProtectConfig, arguments, job="protect")
+    from advcloak_jax.jobs import protect as protection
+
+    protection.run(config)
 
 
 def export(arguments: Sequence[str]) -> None:

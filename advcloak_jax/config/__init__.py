@@ -6,6 +6,7 @@ from advcloak_jax.config.evaluation import Mirror, TargetsConfig, VerifyConfig
 from advcloak_jax.config.exporting import ExportConfig, Format
 from advcloak_jax.config.importing import ImportConfig
 from advcloak_jax.config.preparing import Encoding, PrepareConfig
+from advcloak_jax.config.protecting import ProtectConfig
 from advcloak_jax.config.protection import Ablation, AblationConfig, ProtectionConfig, TableConfig
 from advcloak_jax.config.recognizer import Classifier, Margin, RecognizerConfig, Sampling
 from advcloak_jax.config.stages import (
@@ -44,6 +45,7 @@ __all__ = [
     "PersonConfig",
     "PrepareConfig",
     "Preset",
+    "ProtectConfig",
     "ProtectionConfig",
     "RecognizerConfig",
     "Remat",

@@ -32,7 +32,7 @@ class OnnxTarget:
         """
         self.name = spec.name
         self._spec = spec
-        self._session = _open(spec.path, threads)
+        self._session = open_session(spec.path, threads)
         inputs = self._session.get_inputs()
         shape, kind = inputs[0].shape, inputs[0].type
         if len(inputs) != 1 or len(shape) != 4 or kind not in _DTYPES or not _takes_rgb(shape, spec.layout):
@@ -115,7 +115,7 @@ class OnnxTarget:
         try:
             features = self._session.run(None, {self._input: pixels})[0]
         except Exception as error:  # onnxruntime's own exception classes are not public
-            raise UserError(f"{self._spec.path} failed on images {pixels.shape}: {_first_line(error)}") from error
+            raise UserError(f"{self._spec.path} failed on images {pixels.shape}: {first_line(error)}") from error
         if features.ndim != 2 or len(features) != len(pixels):
             raise UserError(
                 f"{self._spec.path} should give embeddings [{len(pixels)}, d], not an array {list(features.shape)}."
@@ -136,12 +136,15 @@ _EXTERNAL_WEIGHTS = b"\n\x08location"
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
-def _open(path: Path, threads: int) -> Any:
-    """An onnxruntime session, on a GPU where the installed onnxruntime has one."""
+def open_session(path: Path, threads: int = 0) -> Any:
+    """An onnxruntime session, on a GPU where the installed onnxruntime has one; threads 0: all cores.
+
+    Raises UserError when onnxruntime is missing or the file is no network.
+    """
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError("ONNX targets need onnxruntime: pip install -r requirements-onnx.txt.") from error
+        raise UserError("ONNX files need onnxruntime: pip install -r requirements-onnx.txt.") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -150,10 +153,11 @@ def _open(path: Path, threads: int) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's own exception classes are not public
-        raise UserError(f"{path} cannot be read as an ONNX network: {_first_line(error)}") from error
+        raise UserError(f"{path} cannot be read as an ONNX network: {first_line(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in a line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

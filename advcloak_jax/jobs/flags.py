@@ -10,11 +10,20 @@ from typing import Any
 import tyro
 
 from advcloak_jax import commands
-from advcloak_jax.config import ExportConfig, ImportConfig, PrepareConfig, SplitConfig, TrainConfig, flag
+from advcloak_jax.config import (
+    ExportConfig,
+    ImportConfig,
+    PrepareConfig,
+    ProtectConfig,
+    SplitConfig,
+    TrainConfig,
+    flag,
+)
 from advcloak_jax.training import runs
 
 PROGRAMS: dict[str, type] = {
     **{f"evaluate.py {name}": kind for name, kind in commands.EVALUATIONS.items()},
+    commands.PROTECT: ProtectConfig,
     commands.PREPARE: PrepareConfig,
     commands.IMPORT_WEIGHTS: ImportConfig,
     commands.EXPORT: ExportConfig,

@@ -1,0 +1,72 @@
+"""Photos of any size: found in a folder, read, and written again without what a camera tells of place and time."""
+
+import dataclasses
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from advcloak_jax.config.protecting import FileFormat
+from advcloak_jax.data.decode import read_bytes, rgb_of_bytes
+from advcloak_jax.data.folder import SUFFIXES
+from advcloak_jax.errors import UserError
+
+JPEG_QUALITY = 95
+_SUFFIX = {"png": ".png", "jpeg": ".jpg"}
+_WRITTEN = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".webp": "WEBP"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    """A photo, upright and RGB, and the colour profile that its values are meant in, if it names one."""
+
+    picture: Image.Image
+    profile: bytes | None
+
+
+def find(root: Path) -> list[Path]:
+    """The photos below a folder, by the order of their paths. Raises UserError when there is none."""
+    if not root.is_dir():
+        raise UserError(f"{root} is no folder; name the one that holds the person's photos.")
+    found: list[Path] = []
+    for folder, below, names in os.walk(root):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        found += [
+            Path(folder) / name for name in names if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+        ]
+    if not found:
+        kinds = ", ".join(sorted(SUFFIXES))
+        raise UserError(f"{root} holds no photos ({kinds}); name another folder, or convert them (HEIC to JPEG, say).")
+    return sorted(found)
+
+
+def read(path: Path) -> Photo:
+    """A photo's file. Raises BadImageError."""
+    data = read_bytes(path)
+    picture = rgb_of_bytes(data)
+    with Image.open(io.BytesIO(data)) as opened:
+        # The profile of a file in other colours, as of a printer, does not fit RGB.
+        profile = opened.info.get("icc_profile") if opened.mode in ("RGB", "RGBA") else None
+    return Photo(picture, profile)
+
+
+def name_of(path: Path, form: FileFormat) -> Path:
+    """What the protected photo of a file is called."""
+    return path if form == "same" else path.with_suffix(_SUFFIX[form])
+
+
+def write(path: Path, photo: Photo) -> None:
+    """Write a photo in the format of its name's suffix: JPEG nearly without loss, WebP, which else halves the
+    resolution of colours and the mask's with it, and all others without."""
+    kind = _WRITTEN[path.suffix.lower()]
+    options: dict[str, Any] = {}
+    if kind == "JPEG":
+        options = {"quality": JPEG_QUALITY, "subsampling": 0}
+    if kind == "WEBP":
+        options = {"lossless": True}
+    if photo.profile and kind != "BMP":
+        options["icc_profile"] = photo.profile
+    path.parent.mkdir(parents=True, exist_ok=True)
+    photo.picture.save(path, format=kind, **options)
