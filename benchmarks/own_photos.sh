@@ -31,5 +31,6 @@ try() {
   "$python" -m benchmarks.own_photos "$photos" --cache "$out/cache" --out "$out/$1.json" -- "${given[@]}" "${@:2}"
 }
 try advcloak --cloak "$out/person"
+try advcloak-jpeg75 --cloak "$out/person" --upload-quality 75
 try hybrid --cloak "$out/person" --method hybrid
 try opom --method opom-convex-hull --surrogate "$out/y1"

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = {
     "train": ("train.py", ["person", "--help"]),
     "evaluate": ("evaluate.py", ["table", "--help"]),
+    "protect": ("protect.py", ["--help"]),
     "export": ("advcloak_jax/export.py", ["--help"]),
     "prepare": ("advcloak_jax/data/prepare.py", ["--help"]),
     "import_weights": ("advcloak_jax/recognizers/import_weights.py", ["--help"]),

@@ -30,5 +30,13 @@ def test_a_single_photo_is_of_its_largest_face() -> None:
     assert (chosen, alike.tolist()) == ([0], [1.0])
 
 
+def test_a_known_person_is_taken_whoever_is_seen_more_often() -> None:
+    photos = [faces(5, 3), faces(5, 3), faces(5, 3), faces(5)]
+    assert person.choose(photos)[0] == [0, 0, 0, 0]
+    chosen, alike = person.choose(photos, faces(3)[0])
+    assert chosen == [1, 1, 1, 0]
+    assert alike[3] < 0.3 < 0.7 < alike[:3].min()
+
+
 def test_two_photos_have_one_in_common() -> None:
     assert person.choose([faces(4, 3), faces(5, 3)])[0] == [1, 1]

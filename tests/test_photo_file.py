@@ -62,6 +62,18 @@ def test_no_photos_are_told(tmp_path: Path) -> None:
         photo_file.find(tmp_path / "a.heic")
 
 
+def test_a_web_site_makes_photos_smaller_and_compresses_them() -> None:
+    photo = picture(400, 240)
+    assert photo_file.passed_on(photo, 0, 0) is photo
+    assert photo_file.passed_on(photo, 500, 0).size == (400, 240)
+    assert photo_file.passed_on(photo, 100, 0).size == (100, 60)
+    losses = [
+        np.abs(np.asarray(photo_file.passed_on(photo, 0, quality), int) - np.asarray(photo, int)).mean()
+        for quality in (95, 75, 10)
+    ]
+    assert 0 < losses[0] < losses[1] < losses[2] < 20
+
+
 def test_names_follow_the_format() -> None:
     assert photo_file.name_of(Path("a/b.webp"), "same") == Path("a/b.webp")
     assert photo_file.name_of(Path("a/b.webp"), "png") == Path("a/b.png")

@@ -150,6 +150,16 @@ def test_an_export_makes_the_runs_mask(runs: Path, photos: Path, tmp_path: Path)
     np.testing.assert_array_equal(*masks)
 
 
+def test_the_trial_is_on_what_a_web_site_shows(runs: Path, photos: Path) -> None:
+    settings = {"cloak": str(runs / "person"), "targets": (str(runs / "r"),)}
+    outs = [run(photos, name, upload_quality=quality, **settings) for name, quality in (("own", 0), ("passed", 30))]
+    told = [json.loads((out / "protection.json").read_text())["recognisers"][0] for out in outs]
+    assert told[0]["before"] == told[1]["before"]
+    assert told[0]["after"] != told[1]["after"]
+    for name in files(outs[0] / "photos"):
+        assert (outs[0] / "photos" / name).read_bytes() == (outs[1] / "photos" / name).read_bytes()
+
+
 def test_methods_need_no_training(runs: Path, photos: Path) -> None:
     settings = {"method": "fi-uap:steps=2", "surrogate": str(runs / "r")}
     box = np.load(run(photos, **settings) / "mask.npy")
@@ -231,6 +241,7 @@ def test_a_trial_tells_each_photo_and_the_crowd(
         ({"method": "hybrid"}, "--cloak goes with --method hybrid alone"),
         ({"method": "fi-uap"}, "--surrogate belongs to --method"),
         ({"cloak": "x", "surrogate": "y"}, "--surrogate belongs to --method"),
+        ({"cloak": "x", "upload_side": 500}, "--upload-side is for a trial"),
         ({"cloak": "nowhere"}, "nowhere is no run folder"),
         ({"cloak": "x", "detector": "nowhere.onnx"}, r"--detector nowhere\.onnx is no file"),
         ({"mask": "nowhere.npy"}, r"--mask nowhere\.npy is no mask\.npy"),
@@ -238,8 +249,9 @@ def test_a_trial_tells_each_photo_and_the_crowd(
         ({"cloak": "{runs}/r"}, "is a run of `train.py recognizer`; name one of person, image or universal"),
     ],
 )
-def test_what_cannot_be_met_is_refused(runs: Path, photos: Path, settings: dict[str, str], said: str) -> None:
-    given = {name: value.replace("{runs}", str(runs)) for name, value in settings.items()}
+def test_what_cannot_be_met_is_refused(runs: Path, photos: Path, settings: dict[str, Any], said: str) -> None:
+    given = {name: str(value).replace("{runs}", str(runs)) for name, value in settings.items()}
+    given |= {name: value for name, value in settings.items() if not isinstance(value, str)}
     with pytest.raises(UserError, match=said):
         run(photos, **given)
     assert [path.name for path in photos.parent.iterdir()] == ["mine"]

@@ -5,7 +5,7 @@ from typing import Literal
 
 import tyro
 
-from advcloak_jax.config.checks import require, require_seed
+from advcloak_jax.config.checks import flag, require, require_seed
 from advcloak_jax.config.start import StartConfig
 
 FileFormat = Literal["same", "png", "jpeg"]
@@ -43,10 +43,18 @@ class ProtectConfig(StartConfig):
     recognizer: str = ""
     """Recogniser that tells which of several faces in a photo is the person. Default: the surrogate of the cloak or the
     method; without one, the largest face."""
+    who: str = ""
+    """Photo of the person alone: of several faces in a photo, the one most similar to it is taken. Default: whom the
+    photos have in common."""
     targets: tuple[str, ...] = ()
     """Recognisers to try the protected photos on, as in `evaluate.py table`."""
     distractors: tuple[str, ...] = ()
     """Faces of other people to hide among in that trial, as in --data of the training jobs."""
+    upload_side: int = 0
+    """Try the protected photos as a web site may show them: with this length of the longer side, at most; 0: as they
+    are."""
+    upload_quality: int = 0
+    """The same: through a JPEG of this quality, 1 to 100; 0: as they are."""
     file_format: FileFormat = "same"
     """Of the protected photos: that of the originals, png (without loss) or jpeg (nearly without)."""
     image_size: int = 112
@@ -65,7 +73,10 @@ class ProtectConfig(StartConfig):
         require(
             self.image_size >= 32 and self.image_size % 4 == 0, "--image-size must be a multiple of 4, at least 32."
         )
-        require(bool(self.targets or not self.distractors), "--distractors is for a trial; name --targets too.")
+        for name in ("distractors", "upload_side", "upload_quality"):
+            require(bool(self.targets or not getattr(self, name)), f"{flag(name)} is for a trial; name --targets too.")
+        require(self.upload_side == 0 or self.upload_side >= 32, "--upload-side must be at least 32.")
+        require(0 <= self.upload_quality <= 100, "--upload-quality must be between 1 and 100.")
         require_seed(self.seed)
 
     @property

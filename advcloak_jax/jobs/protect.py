@@ -52,11 +52,14 @@ def run(config: ProtectConfig) -> Path:
     detector = None if config.detector == CROPS else Detector(Path(config.detector).expanduser())
     chosen = protect_cloak.load(config)
     size = chosen.image_size
+    known = protect_faces.known_face(Path(config.who).expanduser(), detector, size) if config.who else None
+    if known and not chosen.recognizer:
+        raise UserError("--who needs a recogniser that compares faces; name one by --recognizer.")
     targets = load_targets(config.targets, size)
     crowd = inputs.load_faces(config.distractors, size, "skip", config.cache).images[:] if config.distractors else None
     store = Store(Path(config.cache) / "measured" if config.cache else None)
 
-    found, left_out = protect_faces.find(root, paths, detector, chosen.recognizer, size)
+    found, left_out = protect_faces.find(root, paths, detector, chosen.recognizer, size, known)
     masks = make_masks(chosen.cloak, found, config, size)
     with new_folder(out) as temporary:
         worn, again = _write_photos(root, temporary, found, masks, config, detector, size)
@@ -127,10 +130,12 @@ def wear(photo: Photo, face: Face, mask: np.ndarray) -> Photo:
 
 def _require_own_names(root: Path, paths: Sequence[Path], config: ProtectConfig) -> None:
     """Raise UserError when two photos would become one file."""
-    names = [photo_file.name_of(path.relative_to(root), config.file_format) for path in paths]
-    for path, name in zip(paths, names, strict=True):
-        if names.count(name) > 1:
-            raise UserError(f"{path} and another photo would both become {name}; rename one, or drop --file-format.")
+    taken: dict[Path, Path] = {}
+    for path in paths:
+        name = photo_file.name_of(path.relative_to(root), config.file_format)
+        if name in taken:
+            raise UserError(f"{taken[name]} and {path} would both become {name}; rename one, or drop --file-format.")
+        taken[name] = path
 
 
 def _write_photos(
@@ -142,7 +147,8 @@ def _write_photos(
     detector: Detector | None,
     size: int,
 ) -> tuple[np.ndarray, list[bool]]:
-    """Write the protected photos; returns the crops [photos, S, S, 3] of the faces as they are found in the files.
+    """Write the protected photos; returns the crops [photos, S, S, 3] of the faces as they are found in the files, or
+    in what a web site makes of them.
 
     Where the detector finds the face no more, which is told by the flags, the crop is taken where it was.
     """
@@ -152,9 +158,12 @@ def _write_photos(
             path = out / PHOTOS / photo_file.name_of(one.path, config.file_format)
             photo_file.write(path, wear(photo_file.read(root / one.path), one.face, mask))
             written = photo_file.read(path).picture
-            face = protect_faces.again(written, one.face, detector, size)
+            shown = photo_file.passed_on(written, config.upload_side, config.upload_quality)
+            scale = shown.width / written.width
+            face = protect_faces.again(shown, one.face, detector, size, scale)
             again.append(face is not None)
-            crops.append(alignment.crop(written, one.face.matrix, size) if face is None else face.crop)
+            there = one.face.matrix / [scale, scale, 1]
+            crops.append(alignment.crop(shown, there, size) if face is None else face.crop)
             progress.update(1)
     return np.stack(crops), again
 

@@ -32,7 +32,7 @@ class Face:
 @dataclasses.dataclass(frozen=True)
 class Found:
     """The person in a photo. path: below the folder; faces: how many the photo shows; alike: the cosine of the face to
-    the person in the other photos, None where no recogniser tells."""
+    the person in --who or in the other photos, None where no recogniser tells."""
 
     path: Path
     face: Face
@@ -41,9 +41,14 @@ class Found:
 
 
 def find(
-    root: Path, paths: Sequence[Path], detector: Detector | None, recognizer: LoadedTarget | None, image_size: int
+    root: Path,
+    paths: Sequence[Path],
+    detector: Detector | None,
+    recognizer: LoadedTarget | None,
+    image_size: int,
+    known: Face | None = None,
 ) -> tuple[list[Found], list[tuple[Path, str]]]:
-    """The person in the photos below `root`, and the photos that are left out, with why.
+    """The person, `known` if given, in the photos below `root`, and the photos that are left out, with why.
 
     Raises UserError when no photo has a face.
     """
@@ -69,7 +74,18 @@ def find(
         if any(len(faces) > 1 for _, faces in seen):
             _log.warning("without --recognizer the largest face of every photo is taken for the person's")
         return [Found(path, faces[0], len(faces), None) for path, faces in seen], left_out
-    return _told_by(recognizer, seen), left_out
+    return _told_by(recognizer, seen, known), left_out
+
+
+def known_face(path: Path, detector: Detector | None, image_size: int) -> Face:
+    """The face in a photo of the person alone. Raises UserError when it shows none, or several."""
+    try:
+        faces = faces_of(photo_file.read(path).picture, detector, image_size)
+    except BadImageError as error:
+        raise UserError(f"--who {path} cannot be used ({error}); name a photo of the person alone.") from error
+    if len(faces) != 1:
+        raise UserError(f"--who {path} shows {len(faces)} faces; name a photo of the person alone.")
+    return faces[0]
 
 
 def faces_of(picture: Image.Image, detector: Detector | None, image_size: int) -> list[Face]:
@@ -84,23 +100,28 @@ def faces_of(picture: Image.Image, detector: Detector | None, image_size: int) -
     return found
 
 
-def again(picture: Image.Image, before: Face, detector: Detector | None, image_size: int) -> Face | None:
-    """The same face in the protected photo as anybody else would find it; None where nobody does."""
+def again(
+    picture: Image.Image, before: Face, detector: Detector | None, image_size: int, scale: float = 1.0
+) -> Face | None:
+    """The same face in the protected photo as anybody else would find it; None where nobody does.
+
+    scale: side of the picture over that of the photo in which the face was found.
+    """
     faces = faces_of(picture, detector, image_size)
     if before.box is None:
         return faces[0]
-    shares = [overlap(before.box, face.box) for face in faces if face.box is not None]
+    shares = [overlap(before.box * scale, face.box) for face in faces if face.box is not None]
     best = int(np.argmax(shares)) if shares else -1
     return faces[best] if shares and shares[best] > UNLIKE else None
 
 
-def _told_by(recognizer: LoadedTarget, seen: Sequence[tuple[Path, list[Face]]]) -> list[Found]:
+def _told_by(recognizer: LoadedTarget, seen: Sequence[tuple[Path, list[Face]]], known: Face | None) -> list[Found]:
     """The person among the faces, by their embeddings."""
-    crops = np.stack([face.crop for _, faces in seen for face in faces])
+    crops = np.stack([face.crop for _, faces in seen for face in faces] + ([known.crop] if known else []))
     with Progress("telling the person", len(crops), "faces") as progress:
         embeddings = embed(recognizer.target, crops, progress)
-    ends = np.cumsum([len(faces) for _, faces in seen])
-    chosen, alike = person.choose(np.split(embeddings, ends[:-1]))
+    *own, rest = np.split(embeddings, np.cumsum([len(faces) for _, faces in seen]))
+    chosen, alike = person.choose(own, rest[0] if known else None)
     found = [
         Found(path, faces[number], len(faces), float(cosine))
         for (path, faces), number, cosine in zip(seen, chosen, alike, strict=True)
@@ -109,7 +130,7 @@ def _told_by(recognizer: LoadedTarget, seen: Sequence[tuple[Path, list[Face]]]) 
     for one in found:
         if one.alike is not None and one.alike < UNLIKE * usual:
             _log.warning(
-                "%s may show somebody else: its cosine to the other photos is %.2f, of most %.2f",
+                "%s may show somebody else: its cosine to the person is %.2f, of most %.2f",
                 one.path,
                 one.alike,
                 usual,

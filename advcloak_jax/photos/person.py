@@ -7,13 +7,17 @@ import numpy as np
 ROUNDS = 10
 
 
-def choose(faces: Sequence[np.ndarray]) -> tuple[list[int], np.ndarray]:
-    """For each photo the number of the person's face, and its cosine to the person in the other photos, [photos].
+def choose(faces: Sequence[np.ndarray], known: np.ndarray | None = None) -> tuple[list[int], np.ndarray]:
+    """For each photo the number of the person's face, and its cosine to the person, [photos].
 
-    faces: of each photo the embeddings [n, d], unit norm, of its faces, the largest first; at least one each. Begins
-    with the largest face of every photo, then takes in each the one most similar to the mean of those chosen in the
-    others, until nothing changes. The cosine of a single photo is 1.
+    faces: of each photo the embeddings [n, d], unit norm, of its faces, the largest first; at least one each.
+    known: the person's embedding [d], which then decides. Without it, begins with the largest face of every photo, then
+    takes in each the one most similar to the mean of those chosen in the others, until nothing changes; the cosine is
+    to that mean, and 1 for a single photo.
     """
+    if known is not None:
+        cosines = [own @ known for own in faces]
+        return [int(np.argmax(own)) for own in cosines], np.array([own.max() for own in cosines], np.float32)
     chosen = [0] * len(faces)
     if len(faces) == 1:
         return chosen, np.ones(1, np.float32)

@@ -52,6 +52,21 @@ def read(path: Path) -> Photo:
     return Photo(picture, profile)
 
 
+def passed_on(picture: Image.Image, side: int, quality: int) -> Image.Image:
+    """A picture as a web site may show it: its longer side at most `side` pixels, and through a JPEG of that quality,
+    with colours at half the resolution, as most are. 0 leaves either out.
+    """
+    if side and max(picture.size) > side:
+        scale = side / max(picture.size)
+        smaller = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        picture = picture.resize(smaller, Image.Resampling.LANCZOS)
+    if quality:
+        file = io.BytesIO()
+        picture.save(file, format="JPEG", quality=quality, subsampling="4:2:0")
+        picture = Image.open(file).convert("RGB")
+    return picture
+
+
 def name_of(path: Path, form: FileFormat) -> Path:
     """What the protected photo of a file is called."""
     return path if form == "same" else path.with_suffix(_SUFFIX[form])
