@@ -11,7 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from advcloak_jax.errors import UserError
 from advcloak_jax.training import heap, last_words
@@ -72,25 +72,27 @@ def _open_closed_streams() -> None:
 
 @contextlib.contextmanager
 def _as_long_as_somebody_reads() -> Iterator[None]:
-    """Ends the process without a word once nobody reads standard output any more, as behind `--help | head`."""
+    """Ends the process without a word once nobody reads its output any more, as behind `--help | head`."""
     try:
         try:
             yield
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        if not _reader_is_gone():
+        unread = [stream for stream in (sys.stdout, sys.stderr) if _reader_is_gone(stream)]
+        if not unread:
             raise
         # What is still to be written goes nowhere: the interpreter would complain of it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        for stream in unread:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         _end(UNREAD_STATUS)
 
 
-def _reader_is_gone() -> bool:
+def _reader_is_gone(stream: TextIO) -> bool:
     if not hasattr(select, "poll"):  # Windows tells it by another error
         return False
     poll = select.poll()
-    poll.register(sys.stdout, select.POLLOUT)
+    poll.register(stream, select.POLLOUT)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 

@@ -35,6 +35,21 @@ def test_output_that_nobody_reads_is_no_error(arguments: list[str]) -> None:
     assert (process.stderr.read(), process.wait()) == ("", 141)
 
 
+@pytest.mark.skipif(not hasattr(select, "poll"), reason="pipes without a reader are told otherwise there")
+def test_progress_that_nobody_reads_ends_the_program_as_quietly() -> None:
+    script = (
+        "import sys\n"
+        "from advcloak_jax import process\n"
+        "def main(_):\n    while True: print('step', file=sys.stderr)\n"
+        "process.run_main(main)\n"
+    )
+    process = started("-c", script)
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.stdout is not None
+    assert (process.stdout.read(), process.wait(timeout=60)) == ("", 141)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="closes streams as a POSIX shell does")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_streams_that_the_shell_has_closed(closed: str) -> None:
