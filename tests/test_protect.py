@@ -133,10 +133,13 @@ def test_the_same_call_writes_the_same_bytes(runs: Path, photos: Path) -> None:
 
 
 def test_later_photos_get_the_mask_that_was_made(runs: Path, photos: Path) -> None:
-    first = run(photos, cloak=str(runs / "image"))
-    second = run(photos, "again", mask=str(first / "mask.npy"))
+    first = run(photos, cloak=str(runs / "image"), norm=700.0, fade=8)
+    second = run(photos, "again", mask=str(first / "mask.npy"), fade=8)
     for name in files(first / "photos"):
         assert (first / "photos" / name).read_bytes() == (second / "photos" / name).read_bytes()
+    third = run(photos, "stronger", mask=str(first / "mask.npy"), norm=900.0)
+    masks = [np.load(out / "mask.npy") for out in (first, third)]
+    np.testing.assert_allclose(masks[1], masks[0] * 9 / 7, rtol=1e-4, atol=1e-7)
 
 
 def test_an_export_makes_the_runs_mask(runs: Path, photos: Path, tmp_path: Path) -> None:

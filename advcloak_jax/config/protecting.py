@@ -36,8 +36,9 @@ class ProtectConfig(StartConfig):
     """mask.npy of an earlier call: the same cloak for more photos of the person, in place of a new one."""
     mask_photos: int = 10
     """Photos that the mask is made from, at most: those with the largest faces."""
-    norm: float = 1200.0
-    """L2 norm of the mask in grey levels on the face's crop at 112x112: more hides better and is seen more easily."""
+    norm: float | None = None
+    """L2 norm of the mask in grey levels on the face's crop at 112x112: more hides better and is seen more easily.
+    Default: 1200, as published; with --mask its own."""
     fade: int = 8
     """Pixels at the border of the crop over which the mask fades out, so that its edge is not seen; 0: none."""
     recognizer: str = ""
@@ -68,7 +69,7 @@ class ProtectConfig(StartConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.mask_photos >= 1, "--mask-photos must be at least 1.")
-        require(self.norm > 0, "--norm must be more than 0.")
+        require(self.norm is None or self.norm > 0, "--norm must be more than 0.")
         require(0 <= self.fade <= 16, "--fade must be between 0 and 16.")
         require(
             self.image_size >= 32 and self.image_size % 4 == 0, "--image-size must be a multiple of 4, at least 32."

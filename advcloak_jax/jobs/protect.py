@@ -30,6 +30,8 @@ from advcloak_jax.training import runs
 
 MASKS_AT_A_TIME = 8
 PICTURED = 5
+USUAL_NORM = 1200.0
+"""Norm of a mask in grey levels at 112x112, as published."""
 PHOTOS = "photos"
 """Sub-folder of what may be shown; the files beside it show or tell of the clean photos."""
 
@@ -67,7 +69,8 @@ def run(config: ProtectConfig) -> Path:
         outcomes = protect_trial.try_out(targets, clean, worn, crowd, store) if targets else []
         if chosen.cloak.kind != "image":
             np.save(temporary / "mask.npy", masks[0])
-        _write_report(temporary, config, chosen.cloak, found, left_out, again, outcomes, size)
+        norms = [float(np.linalg.norm(mask)) * 255 for mask in (masks if chosen.cloak.kind == "image" else masks[:1])]
+        _write_report(temporary, config, chosen.cloak, found, left_out, again, outcomes, norms, size)
         shown = slice(min(PICTURED, len(found)))
         grid = figures.face_grid(clean[shown], masks[shown], worn[shown])
         (temporary / "comparison.png").write_bytes(grid)
@@ -84,7 +87,10 @@ def run(config: ProtectConfig) -> Path:
 
 
 def make_masks(cloak: Cloak, found: Sequence[Found], config: ProtectConfig, size: int) -> np.ndarray:
-    """The masks [photos, S, S, 3] float32, on the scale [0, 1], at the norm asked for: one for all, or each photo's."""
+    """The masks [photos, S, S, 3] float32, on the scale [0, 1], at the norm asked for: one for all, or each photo's.
+
+    One that was made before is as it was, unless a norm is asked for.
+    """
     crops = np.stack([one.face.crop for one in found])
     key = jax.random.key(config.seed)
     if cloak.kind == "image":
@@ -94,11 +100,14 @@ def make_masks(cloak: Cloak, found: Sequence[Found], config: ProtectConfig, size
         largest = np.argsort([alignment.magnification(one.face.matrix) for one in found], kind="stable")
         chosen = crops[np.sort(largest[: config.mask_photos])]
         mask = np.asarray(cloak.make_masks(images.to_unit(jax.numpy.asarray(chosen[None])), key), np.float32)
-        made = np.broadcast_to(mask.reshape(size, size, 3), crops.shape)
+        made = mask.reshape(1, size, size, 3)
     if not np.isfinite(made).all():
         raise UserError(f"{cloak.name} made a mask that is not finite; name another cloak.")
-    faded = made * fading(size, config.fade)[..., None]
-    return np.asarray(images.rescale(faded, images.mask_norm_at(size, config.norm)))
+    if not config.mask:
+        made = made * fading(size, config.fade)[..., None]
+    if config.norm or not config.mask:
+        made = np.asarray(images.rescale(made, images.mask_norm_at(size, config.norm or USUAL_NORM)))
+    return np.broadcast_to(made, crops.shape)
 
 
 def fading(size: int, margin: int) -> np.ndarray:
@@ -176,8 +185,10 @@ def _write_report(
     left_out: Sequence[tuple[Path, str]],
     again: Sequence[bool],
     outcomes: Sequence[Outcome],
+    norms: Sequence[float],
     size: int,
 ) -> None:
+    """norms: of the masks, in grey levels on the crop."""
     head = ["photo", "faces", "alike", "face_pixels", "found_again"]
     head += [f"{one.name}: {when}" for one in outcomes for when in ("before", "after")]
     rows = []
@@ -193,7 +204,7 @@ def _write_report(
             "code": runs.code_version(),
             "settings": settings.to_dict(config),
             "cloak": cloak.name,
-            "mask_norm": images.mask_norm_at(size, config.norm),
+            "mask_norms": {"least": min(norms), "most": max(norms)},
             "photos": [dict(zip(head, row, strict=True)) for row in rows],
             "left_out": {str(path): why for path, why in left_out},
             "recognisers": [dataclasses.asdict(one) for one in outcomes],
