@@ -1,6 +1,7 @@
 """Which of the faces in a photo is the person's."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,17 @@ def test_of_several_faces_the_persons_is_taken(
     without, _ = protect_faces.find(photos, paths, None, None, SIZE)
     assert [np.array_equal(one.face.crop, mine) for one in without] == [True, False, False, False]
     assert "the largest face of every photo is taken" in caplog.text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names are text there")
+def test_a_name_that_is_no_text_is_kept_and_told(photos: Path, tmp_path: Path) -> None:
+    name = b"\xff.png"
+    shutil.copy(photos / "a.png", os.fsencode(photos) + b"/" + name)
+    np.save(tmp_path / "mask.npy", np.full((SIZE, SIZE, 3), 0.02, np.float32))
+    settings = {"detector": "crops", "mask": str(tmp_path / "mask.npy"), "cache": ""}
+    out = protect.run(ProtectConfig(photos=str(photos), out=str(tmp_path / "out"), **settings))  # type: ignore[arg-type]
+    assert name in os.listdir(os.fsencode(out / "photos"))
+    assert "\\xff.png,1,," in (out / "protection.csv").read_text()
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from advcloak_jax import images, settings
 from advcloak_jax.cloaks.cloak import Cloak
 from advcloak_jax.config import ProtectConfig
 from advcloak_jax.config.protecting import CROPS
+from advcloak_jax.data.folder import printable
 from advcloak_jax.errors import UserError
 from advcloak_jax.evaluation import figures
 from advcloak_jax.evaluation.store import Store
@@ -195,7 +196,7 @@ def _write_report(
     for number, (one, seen) in enumerate(zip(found, again, strict=True)):
         pixels = round(size / alignment.magnification(one.face.matrix))
         cosines = [values[number] for outcome in outcomes for values in (outcome.before, outcome.after)]
-        name = str(photo_file.name_of(one.path, config.file_format))
+        name = printable(str(photo_file.name_of(one.path, config.file_format)))
         rows.append([name, one.faces, one.alike, pixels, seen, *cosines])
     write_text(out / "protection.csv", csv_text(head, rows))
     write_json(
@@ -206,7 +207,7 @@ def _write_report(
             "cloak": cloak.name,
             "mask_norms": {"least": min(norms), "most": max(norms)},
             "photos": [dict(zip(head, row, strict=True)) for row in rows],
-            "left_out": {str(path): why for path, why in left_out},
+            "left_out": {printable(str(path)): why for path, why in left_out},
             "recognisers": [dataclasses.asdict(one) for one in outcomes],
         },
     )

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from advcloak_jax.data.decode import BadImageError
+from advcloak_jax.data.folder import printable
 from advcloak_jax.errors import UserError
 from advcloak_jax.jobs.targets import LoadedTarget, embed
 from advcloak_jax.photos import alignment, person, photo_file
@@ -67,7 +68,7 @@ def find(
                     left_out.append((path.relative_to(root), "no face was found"))
             progress.update(1)
     for path, why in left_out:
-        _log.warning("%s is left out: %s", root / path, why)
+        _log.warning("%s is left out: %s", printable(str(root / path)), why)
     if not seen:
         raise UserError(f"{root} holds no photo with a face that can be used; name another folder.")
     if recognizer is None:
@@ -131,7 +132,7 @@ def _told_by(recognizer: LoadedTarget, seen: Sequence[tuple[Path, list[Face]]], 
         if one.alike is not None and one.alike < UNLIKE * usual:
             _log.warning(
                 "%s may show somebody else: its cosine to the person is %.2f, of most %.2f",
-                one.path,
+                printable(str(one.path)),
                 one.alike,
                 usual,
             )
