@@ -27,6 +27,16 @@ def require_folder(path: Path, asked: str) -> None:
         raise UserError(f"{asked} cannot be made: there is no permission to write to {there}; choose another one.")
 
 
+def require_new_folder(path: Path, asked: str) -> None:
+    """Raise UserError unless `new_folder` can make a folder at `path`, where an empty one may be."""
+    if os.path.lexists(path):
+        if path.is_symlink() or not path.is_dir() or any(path.iterdir()):
+            raise UserError(f"{asked} exists already; name another folder.")
+        if os.path.ismount(path):
+            raise UserError(f"{asked} is where another disk is mounted; name a folder in it.")
+    require_folder(path.absolute().parent, asked)
+
+
 def require_file(path: Path, asked: str) -> None:
     """Raise UserError unless a file can be put at `path`, in place of one that is there; as `require_folder`."""
     require_folder(path.parent, asked)

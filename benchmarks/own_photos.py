@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from advcloak_jax import cli, commands, settings
+from advcloak_jax import cli, commands
 from advcloak_jax.config import ProtectConfig
 from advcloak_jax.errors import UserError
 from advcloak_jax.evaluation.bootstrap import interval
@@ -36,7 +36,7 @@ def one(photos: Path, flags: Sequence[str], cache: Path) -> dict[str, Any]:
         began = time.monotonic()
         protect.run(config)
         told: dict[str, Any] = read_json(out / "protection.json")
-        return told | {"seconds": time.monotonic() - began, "config": settings.to_dict(config)}
+        return told | {"seconds": time.monotonic() - began, "flags": list(flags)}
 
 
 def summary(persons: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -73,40 +73,63 @@ def text_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit status."""
-    own, flags = (arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :])
+    place = list(arguments).index("--") if "--" in arguments else len(arguments)
+    own, flags = arguments[:place], list(arguments[place + 1 :])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, help="folder with a sub-folder of photos per person")
     parser.add_argument("--persons", type=int, default=0, help="first so many only (default: all)")
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="default %(default)s")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the figures")
     options = parser.parse_args(own)
+    if not {"--targets", "--distractors"} <= set(flags):
+        parser.error("--targets and --distractors are needed behind --: whom to hide from, and among whom")
+    folders = sorted(path for path in options.photos.glob("*/") if path.is_dir())[: options.persons or None]
+    if not folders:
+        parser.error(f"{options.photos} holds no folder of photos")
     try:
         require_file(options.out, f"--out {options.out}")
-        folders = sorted(path for path in options.photos.iterdir() if path.is_dir())[: options.persons or None]
-        persons = []
-        for number, folder in enumerate(folders, 1):
-            print(f"person {number} of {len(folders)}", file=sys.stderr)
-            persons.append(one(folder, flags, options.cache))
+        persons = [person for folder in folders if (person := kept(folder, flags, options)) is not None]
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    rows = summary(persons)
+    if not persons:
+        parser.error(f"{options.photos} holds nobody with two photos that can be used")
+    print(text_table(summary(persons)))
+    write_json(options.out, report.facts() | figures(persons))
+    return 0
+
+
+def kept(photos: Path, flags: Sequence[str], options: argparse.Namespace) -> dict[str, Any] | None:
+    """What was measured of a person, taken from beside --out if it is there; None for one without two usable photos."""
+    path = options.out.with_suffix("") / f"{photos.name}.json"
+    if path.exists():
+        found: dict[str, Any] = read_json(path)
+    else:
+        print(f"person {photos.name}", file=sys.stderr)
+        found = one(photos, flags, options.cache)
+        write_json(path, found)
+    if found["flags"] != list(flags):
+        raise UserError(f"{path} was measured with other flags; remove it, or name another --out.")
+    return found if all(one["hidden"] for one in found["recognisers"]) else None
+
+
+def figures(persons: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The summary with what it was made of."""
     photos = [photo for person in persons for photo in person["photos"]]
-    asked = {name: value for name, value in persons[0]["config"].items() if name not in ("photos", "out", "cache")}
-    figures = {
+    pixels = [photo["face_pixels"] for photo in photos]
+    asked = {name: value for name, value in persons[0]["settings"].items() if name not in ("photos", "out", "cache")}
+    return {
         "persons": len(persons),
         "photos": len(photos),
         "found_again": sum(photo["found_again"] for photo in photos),
+        "doubtful": sum(photo["doubtful"] for photo in photos),
         "left_out": sum(len(person["left_out"]) for person in persons),
-        "face_pixels": {q: float(np.quantile([p["face_pixels"] for p in photos], q)) for q in (0.1, 0.5, 0.9)},
+        "face_pixels": {f"{q:g}": float(np.quantile(pixels, q)) for q in (0.1, 0.5, 0.9)},
         "seconds_per_person": float(np.median([person["seconds"] for person in persons])),
         "cloak": persons[0]["cloak"],
         "protect": asked,
-        "rows": rows,
+        "rows": summary(persons),
     }
-    print(text_table(rows))
-    write_json(options.out, report.facts() | figures)
-    return 0
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ given=(--detector "$models/detectors/scrfd_2.5g_bnkps.onnx" --distractors "folde
   "onnx:$models/mobileface_v2/mobileface_v2.onnx,mean=0,std=1,name=MobileFace V2"
   "onnx:$models/mobilefacenet_imagenet_norm/mobilefacenet.onnx,$scale,name=MobileFaceNet (ImageNet scale)"
   "onnx:$models/mobilefacenet_casia/xiaoccer_casia.onnx,mean=127.5,std=128,size=112x96,name=MobileFaceNet (CASIA)")
-try() {
+try() { # what was measured of a person is kept beside the figures and taken again
   "$python" -m benchmarks.own_photos "$photos" --cache "$out/cache" --out "$out/$1.json" -- "${given[@]}" "${@:2}"
 }
 try advcloak --cloak "$out/person"

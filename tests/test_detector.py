@@ -87,8 +87,13 @@ def test_a_photo_of_any_size_is_seen_at_the_networks_and_told_in_its_own(tmp_pat
 def test_what_is_no_detector_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no file"):
         detector.Detector(tmp_path / "absent.onnx")
-    with pytest.raises(UserError, match=r"is no SCRFD detector with landmarks.*not 6 outputs"):
+    with pytest.raises(UserError, match=r"is no SCRFD detector with landmarks.*not outputs of \[1, 1, 1, 4, 4, 4\]"):
         detector.Detector(network(tmp_path / "six.onnx", maps(64)[:6]))
+    other = detector.Detector(
+        network(tmp_path / "other.onnx", [np.zeros((9, width), np.float32) for width in 3 * [1, 4, 10]])
+    )
+    with pytest.raises(UserError, match=r"is no SCRFD: of 80x80 cells it tells 9 scores"):
+        other.find(Image.new("RGB", (64, 64)))
     (tmp_path / "junk.onnx").write_bytes(b"junk")
     with pytest.raises(UserError, match="cannot be read as an ONNX network"):
         detector.Detector(tmp_path / "junk.onnx")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from advcloak_jax.errors import UserError
-from advcloak_jax.files import replacing, require_file, require_folder, write_json, write_text
+from advcloak_jax.files import replacing, require_file, require_folder, require_new_folder, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -76,6 +76,19 @@ def test_what_can_be_made_is_told_before_the_work(tmp_path: Path) -> None:
         require_file(tmp_path, "--report")
     with pytest.raises(OSError, match="name too long"):
         require_folder(tmp_path / ("x" * 300), "--out")
+
+
+def test_a_new_folder_is_none_yet_or_empty(tmp_path: Path) -> None:
+    require_new_folder(tmp_path / "new" / "out", "--out")
+    (tmp_path / "empty").mkdir()
+    require_new_folder(tmp_path / "empty", "--out")
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    (tmp_path / "file").touch()
+    for place in (tmp_path, tmp_path / "link", tmp_path / "file"):
+        with pytest.raises(UserError, match=r"^--out exists already"):
+            require_new_folder(place, "--out")
+    with pytest.raises(UserError, match=r"is where another disk is mounted|exists already"):
+        require_new_folder(Path("/proc"), "--out")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

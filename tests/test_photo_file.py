@@ -51,7 +51,14 @@ def test_photos_are_found_below_folders_in_the_order_of_their_paths(tmp_path: Pa
     for name in ("b.jpg", "a/z.PNG", "a/.hidden.jpg", ".thumbs/c.jpg", "notes.txt", "c/d/e.webp"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert [str(path.relative_to(tmp_path)) for path in photo_file.find(tmp_path)] == ["a/z.PNG", "b.jpg", "c/d/e.webp"]
+    (tmp_path / "c" / "film.MOV").touch()
+    (tmp_path / "linked").symlink_to(tmp_path / "a")
+    found, others = photo_file.find(tmp_path)
+    assert [str(path.relative_to(tmp_path)) for path in found] == ["a/z.PNG", "b.jpg", "c/d/e.webp"]
+    assert [(str(path.relative_to(tmp_path)), why) for path, why in others] == [
+        ("c/film.MOV", ".MOV is not read; convert it to JPEG or PNG"),
+        ("linked", "a link to a folder"),
+    ]
 
 
 def test_no_photos_are_told(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import pytest
 from PIL import Image
 
 from advcloak_jax.config import ImportConfig, ProtectConfig
+from advcloak_jax.data.decode import BadImageError
 from advcloak_jax.errors import UserError
 from advcloak_jax.jobs import protect, protect_faces
 from advcloak_jax.jobs.import_weights import run_import
 from advcloak_jax.jobs.protect_faces import Face
 from advcloak_jax.jobs.targets import load_target
-from advcloak_jax.photos import alignment
+from advcloak_jax.photos import alignment, detector
 from advcloak_jax.settings import read_json
 
 SHARED = Path(os.environ.get("ADVCLOAK_SHARED", Path(__file__).parents[2] / "shared"))
@@ -69,9 +70,69 @@ def test_of_several_faces_the_persons_is_taken(
         protect_faces.known_face(photos / "b.png", None, SIZE)
     with pytest.raises(UserError, match=r"torn\.png cannot be used"):
         protect_faces.known_face(photos / "torn.png", None, SIZE)
-    without, _ = protect_faces.find(photos, paths, None, None, SIZE)
-    assert [np.array_equal(one.face.crop, mine) for one in without] == [True, False, False, False]
-    assert "the largest face of every photo is taken" in caplog.text
+    with pytest.raises(UserError, match=r"b\.png \(and 2 more photos\) shows several faces; name --recognizer"):
+        protect_faces.find(photos, paths, None, None, SIZE)
+    alone, _ = protect_faces.find(photos, [photos / "a.png"], None, None, SIZE)
+    assert [(one.faces, one.alike, one.doubtful) for one in alone] == [(1, None, False)]
+    assert caplog.text == ""
+
+
+def test_photos_of_somebody_else_are_told_even_where_most_are(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two photos are of the one that is known, the two others of two others."""
+    shutil.copy(photos / "a.png", photos / "b.png")
+    paths = [photos / name for name in ("a.png", "b.png", "c.png", "d.png")]
+    (tmp_path / "doubting_recognisers.py").write_text(
+        "def embed(images):\n    return images[:, ::4, ::4].reshape(len(images), -1) - 125.0\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    told = load_target("python:doubting_recognisers:embed")
+    known = protect_faces.known_face(photos / "a.png", None, SIZE)
+    found, _ = protect_faces.find(photos, paths, None, told, SIZE, known)
+    assert [one.doubtful for one in found] == [False, False, True, True]
+    assert caplog.text.count("may show somebody else") == 2
+    caplog.clear()
+    strangers, _ = protect_faces.find(photos, paths[2:], None, told, SIZE, known)
+    assert [one.doubtful for one in strangers] == [False, False]
+    assert "finds no one person in these photos" in caplog.text
+
+
+class Eyes:
+    """A detector that finds one face at a place of the photo, as a share of its sides, or none."""
+
+    def __init__(self, *boxes: tuple[float, float, float, float]) -> None:
+        self.boxes = boxes
+
+    def find(self, photo: Image.Image) -> list[detector.Face]:
+        sides = np.array(photo.size * 2, float)
+        found = []
+        for box in self.boxes:
+            place = np.array(box) * sides
+            points = place[:2] + alignment.TEMPLATE / 112 * (place[2:] - place[:2])
+            found.append(detector.Face(place, points, 0.9))
+        return found
+
+
+def test_a_face_is_found_again_in_a_smaller_picture_or_taken_where_it_was() -> None:
+    draw = np.random.default_rng(0)
+    photo = Image.fromarray(draw.integers(0, 256, (9, 12, 3), np.uint8)).resize((400, 300), Image.Resampling.BICUBIC)
+    own, other = (0.1, 0.1, 0.4, 0.5), (0.5, 0.5, 0.9, 0.9)
+    config = ProtectConfig(photos="in", out="out", targets=("x",), upload_side=200)
+    eyes: Any = Eyes(own)
+    (before,) = protect_faces.faces_of(photo, eyes, SIZE)
+    for seen, again in ((Eyes(own), True), (Eyes(other, own), True), (Eyes(other), False), (Eyes(), False)):
+        looks: Any = seen
+        crop, found = protect_faces.shown(photo, before, looks, config, SIZE)
+        assert found == again
+        assert np.abs(crop.astype(int) - before.crop).mean() < 4
+    assert np.abs(protect_faces.faces_of(photo, Eyes(other), SIZE)[0].crop.astype(int) - before.crop).mean() > 20  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("size", "why"), [((64, 32), "is not square"), ((12, 12), "is too small")])
+def test_crops_are_square_and_large_enough(size: tuple[int, int], why: str) -> None:
+    with pytest.raises(BadImageError, match=why):
+        protect_faces.faces_of(Image.new("RGB", size), None, SIZE)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="file names are text there")
@@ -82,7 +143,7 @@ def test_a_name_that_is_no_text_is_kept_and_told(photos: Path, tmp_path: Path) -
     settings = {"detector": "crops", "mask": str(tmp_path / "mask.npy"), "cache": ""}
     out = protect.run(ProtectConfig(photos=str(photos), out=str(tmp_path / "out"), **settings))  # type: ignore[arg-type]
     assert name in os.listdir(os.fsencode(out / "photos"))
-    assert "\\xff.png,1,," in (out / "protection.csv").read_text()
+    assert "\\xff.png,1,,False," in (out / "protection.csv").read_text()
 
 
 @pytest.mark.slow

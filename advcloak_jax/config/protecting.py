@@ -40,26 +40,26 @@ class ProtectConfig(StartConfig):
     """L2 norm of the mask in grey levels on the face's crop at 112x112: more hides better and is seen more easily.
     Default: 1200, as published; with --mask its own."""
     fade: int = 8
-    """Pixels at the border of the crop over which the mask fades out, so that its edge is not seen; 0: none."""
+    """Pixels at the border of the crop over which the mask fades out, so that its edge is not seen; 0: none. That of
+    --mask is part of it."""
     recognizer: str = ""
     """Recogniser that tells which of several faces in a photo is the person. Default: the surrogate of the cloak or the
-    method; without one, the largest face."""
+    method; needed where none is there, as with --mask or an export, and photos show several faces."""
     who: str = ""
     """Photo of the person alone: of several faces in a photo, the one most similar to it is taken. Default: whom the
     photos have in common."""
     targets: tuple[str, ...] = ()
     """Recognisers to try the protected photos on, as in `evaluate.py table`."""
     distractors: tuple[str, ...] = ()
-    """Faces of other people to hide among in that trial, as in --data of the training jobs."""
+    """Faces of other people to hide among in that trial, as in --data of the training jobs; for two photos and more."""
     upload_side: int = 0
-    """Try the protected photos as a web site may show them: with this length of the longer side, at most; 0: as they
-    are."""
+    """Try the photos as a web site may show them: with this length of the longer side, at most; 0: as they are."""
     upload_quality: int = 0
     """The same: through a JPEG of this quality, 1 to 100; 0: as they are."""
     file_format: FileFormat = "same"
     """Of the protected photos: that of the originals, png (without loss) or jpeg (nearly without)."""
     image_size: int = 112
-    """Side of the face's crop in pixels; a trained cloak's own, if one is given."""
+    """Side of the face's crop in pixels; that of the cloak or of a surrogate trained here, if there is one."""
     seed: int = 0
     """Seed of the methods' random starts."""
     cache: str = "auto"
@@ -100,3 +100,7 @@ class ProtectConfig(StartConfig):
             bool(self.surrogate) == bool(self.method and not self.hybrid),
             "--surrogate belongs to --method (a hybrid's is that of its cloak); give both or none.",
         )
+        fixed = ("image_size", "fade", "mask_photos", "seed") if self.mask else ("image_size",) if self.cloak else ()
+        for name in fixed:
+            asked = getattr(self, name) != getattr(type(self), name)
+            require(not asked, f"{flag(name)} is fixed by {'--mask' if self.mask else '--cloak'}; drop it.")

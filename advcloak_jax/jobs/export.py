@@ -11,7 +11,7 @@ import numpy as np
 from advcloak_jax import settings
 from advcloak_jax.config import ExportConfig, GeneratorConfig, ImageConfig, UniversalConfig
 from advcloak_jax.errors import UserError
-from advcloak_jax.files import new_folder, require_folder, write_json, write_text
+from advcloak_jax.files import new_folder, require_new_folder, write_json, write_text
 from advcloak_jax.handover import functions, onnx_file, stablehlo, weights
 from advcloak_jax.handover.functions import Handed
 from advcloak_jax.jobs import exported, imported, inputs, universal
@@ -49,10 +49,8 @@ class Subject(NamedTuple):
 def run_export(config: ExportConfig) -> Path:
     """Write the folder and return it. Raises UserError, leaving no folder, when the run cannot be exported."""
     out = Path(config.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists already; name another folder.")
     # Before minutes of work.
-    require_folder(out, f"{out}")
+    require_new_folder(out, f"{out}")
     if "stablehlo" in config.formats:
         stablehlo.require_library()
     if "onnx" in config.formats:

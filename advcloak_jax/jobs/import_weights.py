@@ -13,7 +13,7 @@ import numpy as np
 from advcloak_jax import settings
 from advcloak_jax.config import ImportConfig
 from advcloak_jax.errors import UserError
-from advcloak_jax.files import new_folder, require_folder, write_json, write_text
+from advcloak_jax.files import new_folder, require_new_folder, write_json, write_text
 from advcloak_jax.jobs import imported
 from advcloak_jax.jobs.imported import GRAPH, Network
 from advcloak_jax.recognizers import zoo
@@ -36,9 +36,7 @@ def run_import(config: ImportConfig) -> Path:
     if not file.is_file():
         raise UserError(f"There is no file {file}; name the published weights.")
     folder = Path(config.run or f"runs/{file.stem.removesuffix('-symbol')}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists already; choose another --run.")
-    require_folder(folder, f"--run {folder}")
+    require_new_folder(folder, f"--run {folder}")
     symbol_text = ""
     if is_mxnet(file):
         network, module, variables, symbol_text = _from_mxnet(config, file, folder.name)

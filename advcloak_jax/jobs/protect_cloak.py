@@ -13,7 +13,7 @@ from advcloak_jax.errors import UserError
 from advcloak_jax.jobs import entries, exported
 from advcloak_jax.jobs.targets import LoadedTarget, load_target
 from advcloak_jax.jobs.trained import trained_cloaks
-from advcloak_jax.training.runs import read_run
+from advcloak_jax.training.runs import Run, read_run
 
 UNITS = ("generator", "universal")
 
@@ -52,6 +52,8 @@ def _made_before(path: Path) -> Chosen:
         mask = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"--mask {path} is no mask.npy of an earlier call ({error}); name one.") from error
+    if not isinstance(mask, np.ndarray):
+        raise UserError(f"--mask {path} holds several arrays; name mask.npy of an earlier call.")
     if mask.ndim != 3 or mask.shape[0] != mask.shape[1] or mask.shape[2] != 3 or mask.dtype != np.float32:
         raise UserError(f"--mask {path} holds {mask.dtype} {list(mask.shape)}, no mask [S, S, 3] of float32.")
     if not np.isfinite(mask).all() or not mask.any():
@@ -61,20 +63,26 @@ def _made_before(path: Path) -> Chosen:
 
 
 def _by_method(config: ProtectConfig) -> Chosen:
-    if config.hybrid:
-        name, _, rest = config.method.partition(":")
-        spec = f"{name}:{','.join(part for part in (f'start={config.cloak}', rest) if part)}"
-        run = read_run(Path(config.cloak))
-        rows = entries.build(ProtectionConfig(methods=(spec,), cloaks=(config.cloak,)), [run])
-    else:
-        rows = entries.build(ProtectionConfig(methods=(config.method,), surrogates=(config.surrogate,)), [])
+    try:
+        if config.hybrid:
+            name, _, rest = config.method.partition(":")
+            spec = f"{name}:{','.join(part for part in (f'start={config.cloak}', rest) if part)}"
+            run = _read(Path(config.cloak))
+            rows = entries.build(ProtectionConfig(methods=(spec,), cloaks=(config.cloak,)), [run])
+        else:
+            rows = entries.build(ProtectionConfig(methods=(config.method,), surrogates=(config.surrogate,)), [])
+    except UserError as error:  # what serves tables names their flags
+        raise UserError(str(error).replace("--surrogates", "--surrogate").replace("--cloaks", "--cloak")) from error
     (row,) = (row for row in rows if row.run is None)
     assert row.source is not None
     members = row.source.members
     sizes = {one.image_size for one in members} - {None}
+    size = next(iter(sizes), None) or config.image_size
     if len(sizes) > 1:
         raise UserError(f"--surrogate {config.surrogate} takes faces of different sizes; name others.")
-    return Chosen(row.cloak, next(iter(sizes), None) or config.image_size, members[0])
+    if config.image_size not in (size, ProtectConfig.image_size):
+        raise UserError(f"--image-size is fixed by --surrogate {config.surrogate}: {size}; drop it.")
+    return Chosen(row.cloak, size, members[0])
 
 
 def _exported(folder: Path) -> Chosen:
@@ -87,10 +95,17 @@ def _exported(folder: Path) -> Chosen:
     return Chosen(averaged(f"generator of {folder}", *exported.load_generator(folder)), size, None)
 
 
-def _trained(folder: Path, *, with_recognizer: bool) -> Chosen:
+def _read(folder: Path) -> Run:
+    """The run of a cloak. Raises UserError for another one."""
     run = read_run(folder)
     if not isinstance(run.config, GeneratorConfig):
         raise UserError(f"--cloak {folder} is a run of `train.py {run.job}`; name one of person, image or universal.")
+    return run
+
+
+def _trained(folder: Path, *, with_recognizer: bool) -> Chosen:
+    run = _read(folder)
+    assert isinstance(run.config, GeneratorConfig)
     # Of stage I, what is the person's: the mean of the masks.
     cloak = next(cloak for cloak, _ in reversed(trained_cloaks(run)) if cloak.kind != "image")
     there = with_recognizer and (Path(run.config.surrogate) / "config.json").exists()

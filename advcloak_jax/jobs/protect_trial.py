@@ -28,39 +28,54 @@ class Outcome:
 
 def try_out(
     targets: Sequence[LoadedTarget],
+    mates: np.ndarray,
     clean: np.ndarray,
-    protected: np.ndarray,
+    worn: np.ndarray,
     crowd: np.ndarray | None,
     store: Store,
 ) -> list[Outcome]:
-    """Each target on the crops [T, S, S, 3] uint8 of the clean and the protected photos, among a crowd [M, S, S, 3].
+    """Each target on the person's crops [T, S, S, 3] uint8, which are looked for among a crowd [M, S, S, 3].
 
-    Of the crowd alone embeddings are kept in the store.
+    mates: of the clean photos, as the recogniser's owner has them; clean, worn: of the photos without and with the
+    cloak, as others get to see them. Of the crowd alone embeddings are kept in the store.
     """
     outcomes = []
-    others = None if crowd is None or len(clean) < 2 else hashed(crowd, "distractors")
-    faces = 2 * len(clean) + (0 if others is None else len(others.images))
+    others = None if crowd is None else hashed(crowd, "distractors")
+    faces = 3 * len(mates) + (0 if others is None else len(others.images))
     with Progress("trying the photos", faces * len(targets), "faces") as progress:
         for one in targets:
-            own, worn = (embed(one.target, crops, progress) for crops in (clean, protected))
+            own, *probes = (embed(one.target, crops, progress) for crops in (mates, clean, worn))
+            before, after = (_cosines(seen, own) for seen in probes)
             hidden = {}
             if others is not None:
                 strangers = stored_embeddings(store, one, others, progress)
-                ranks = [identification.ranks(probes[None], own[None], strangers) for probes in (own, worn)]
+                found = [ranks(seen, own, strangers) for seen in probes]
                 for k in SHOWN:
-                    before, after = (float(identification.protection(found, k)[0]) for found in ranks)
-                    hidden[k] = (before, after)
-            outcomes.append(Outcome(one.target.name, _cosines(own, own), _cosines(worn, own), hidden))
+                    shares = [float(identification.protection(ranked[None], k)[0]) for ranked in found]
+                    hidden[k] = (shares[0], shares[1])
+            outcomes.append(Outcome(one.target.name, before, after, hidden))
     return outcomes
+
+
+def ranks(probes: np.ndarray, mates: np.ndarray, strangers: np.ndarray) -> np.ndarray:
+    """`identification.ranks` of one person with many photos: probes, mates [T, d], strangers [M, d] -> [T, T] int32.
+
+    A sort for each probe: its memory does not grow with T * T * M, nor is anything compiled for T.
+    """
+    found = np.empty((len(probes), len(mates)), np.int32)
+    for row, probe in zip(found, probes, strict=True):
+        row[:] = len(strangers) - np.searchsorted(np.sort(strangers @ probe), mates @ probe, "right")
+    np.fill_diagonal(found, -1)
+    return found
 
 
 def _cosines(probes: np.ndarray, own: np.ndarray) -> list[float]:
     """Mean cosine of every probe [T, d] to the person's other photos [T, d]."""
-    cosines = probes @ own.T
     count = len(own)
+    itself = np.einsum("td,td->t", probes, own)
     if count == 1:
-        return [float(cosines[0, 0])]
-    return [float(mean) for mean in (cosines.sum(1) - np.diag(cosines)) / (count - 1)]
+        return [float(itself[0])]
+    return [float(mean) for mean in (probes @ own.sum(0) - itself) / (count - 1)]
 
 
 def text_table(outcomes: Sequence[Outcome]) -> str:

@@ -13,6 +13,8 @@ from advcloak_jax.errors import UserError
 from advcloak_jax.evaluation import onnx_target
 
 STRIDES = (8, 16, 32)
+WIDTHS = [1, 4, 10]
+"""Numbers of a score, of a box and of five points."""
 SIDES = (640, 320)
 """Sides that a photo is brought to, one after the other until a face is found: one that fills a photo is seen small."""
 SCORE, OVERLAP = 0.5, 0.4
@@ -38,10 +40,11 @@ class Detector:
         self._session = onnx_target.open_session(path)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         shape = inputs[0].shape
-        if len(inputs) != 1 or len(shape) != 4 or shape[1] != 3 or len(outputs) != 3 * len(STRIDES):
+        widths = sorted(one.shape[-1] if one.shape and isinstance(one.shape[-1], int) else 0 for one in outputs)
+        if len(inputs) != 1 or len(shape) != 4 or shape[1] != 3 or widths != sorted(WIDTHS * len(STRIDES)):
             raise UserError(
                 f"{path} is no SCRFD detector with landmarks: it should take one RGB image and give scores, boxes and "
-                f"landmarks at {len(STRIDES)} strides, not {len(outputs)} outputs."
+                f"landmarks (1, 4 and 10 numbers) at {len(STRIDES)} strides, not outputs of {widths} numbers."
             )
         self._input = inputs[0].name
         fixed = shape[2] if isinstance(shape[2], int) and shape[2] == shape[3] else 0
@@ -73,17 +76,22 @@ def decode(outputs: list[np.ndarray], side: int) -> list[Face]:
     """The faces that an SCRFD network's outputs tell of a square image of `side` pixels, best first.
 
     outputs, in any order: for each stride, of every cell's anchors row by row, scores [n, 1], distances to the four
-    sides [n, 4] and to the five points [n, 10], in strides from the cell's corner.
+    sides [n, 4] and to the five points [n, 10], in strides from the cell's corner. Raises UserError for others.
     """
     flat = [one.reshape(-1, one.shape[-1]) for one in outputs]
     # The finer the stride, the more cells.
     scores, boxes, points = (
-        sorted((one for one in flat if one.shape[1] == width), key=len, reverse=True) for width in (1, 4, 10)
+        sorted((one for one in flat if one.shape[1] == width), key=len, reverse=True) for width in WIDTHS
     )
     found = []
     for stride, score, box, point in zip(STRIDES, scores, boxes, points, strict=True):
         cells = side // stride
         anchors = len(score) // cells**2
+        if not len(score) == len(box) == len(point) == anchors * cells**2 > 0:
+            raise UserError(
+                f"The detector is no SCRFD: of {cells}x{cells} cells it tells {len(score)} scores, {len(box)} boxes, "
+                f"{len(point)} landmarks; name another one."
+            )
         rows, columns = np.divmod(np.repeat(np.arange(cells**2), anchors), cells)
         for place in np.flatnonzero(score[:, 0] >= SCORE):
             # The networks count pixels by their centres.

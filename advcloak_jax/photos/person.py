@@ -21,19 +21,20 @@ def choose(faces: Sequence[np.ndarray], known: np.ndarray | None = None) -> tupl
     chosen = [0] * len(faces)
     if len(faces) == 1:
         return chosen, np.ones(1, np.float32)
+    # In float64, so that taking a photo's own face from the sum leaves that of the others.
+    total = np.sum([own[0] for own in faces], axis=0, dtype=np.float64)
     for _ in range(ROUNDS):
         before = list(chosen)
         for photo, own in enumerate(faces):
-            chosen[photo] = int(np.argmax(own @ _others(faces, chosen, photo)))
+            others = total - own[chosen[photo]]
+            chosen[photo] = int(np.argmax(own @ others))
+            total = others + own[chosen[photo]]
         if chosen == before:
             break
-    alike = [float(own[chosen[i]] @ _others(faces, chosen, i)) for i, own in enumerate(faces)]
+    alike = [_cosine(own[chosen[i]], total - own[chosen[i]]) for i, own in enumerate(faces)]
     return chosen, np.array(alike, np.float32)
 
 
-def _others(faces: Sequence[np.ndarray], chosen: Sequence[int], photo: int) -> np.ndarray:
-    """Direction [d] of the mean of the faces chosen in all photos but one."""
-    rest = [own[chosen[i]] for i, own in enumerate(faces) if i != photo]
-    mean = np.mean(rest, axis=0)
-    direction: np.ndarray = mean / max(float(np.linalg.norm(mean)), 1e-12)
-    return direction
+def _cosine(embedding: np.ndarray, others: np.ndarray) -> float:
+    """Of an embedding [d] of unit norm to the direction of a sum [d]."""
+    return float(embedding @ others) / max(float(np.linalg.norm(others)), 1e-12)

@@ -9,10 +9,30 @@ from typing import Any
 from PIL import Image
 
 from advcloak_jax.config.protecting import FileFormat
-from advcloak_jax.data.decode import read_bytes, rgb_of_bytes
+from advcloak_jax.data.decode import BadImageError, read_bytes, rgb_of_bytes
 from advcloak_jax.data.folder import SUFFIXES
 from advcloak_jax.errors import UserError
 
+UNREAD = frozenset(
+    {
+        ".heic",
+        ".heif",
+        ".avif",
+        ".tif",
+        ".tiff",
+        ".gif",
+        ".jfif",
+        ".jpe",
+        ".jp2",
+        ".jxl",
+        ".dng",
+        ".raw",
+        ".cr2",
+        ".nef",
+    }
+    | {".arw", ".mov", ".mp4", ".avi", ".webm"}
+)
+"""Suffixes of pictures and films that are told to be left out, so that nobody takes them for protected."""
 JPEG_QUALITY = 95
 _SUFFIX = {"png": ".png", "jpeg": ".jpg"}
 _WRITTEN = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".webp": "WEBP"}
@@ -26,20 +46,31 @@ class Photo:
     profile: bytes | None
 
 
-def find(root: Path) -> list[Path]:
-    """The photos below a folder, by the order of their paths. Raises UserError when there is none."""
+def find(root: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """The photos below a folder, by the order of their paths, and pictures that cannot be read, with why.
+
+    Raises UserError when there is no photo, or a folder cannot be looked into.
+    """
     if not root.is_dir():
         raise UserError(f"{root} is no folder; name the one that holds the person's photos.")
     found: list[Path] = []
-    for folder, below, names in os.walk(root):
+    others: list[tuple[Path, str]] = []
+    for folder, below, names in os.walk(root, onerror=_not_seen):
         below[:] = sorted(name for name in below if not name.startswith("."))
-        found += [
-            Path(folder) / name for name in names if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-        ]
+        others += [(Path(folder) / name, "a link to a folder") for name in below if (Path(folder) / name).is_symlink()]
+        for path in (Path(folder) / name for name in names if not name.startswith(".")):
+            if path.suffix.lower() in SUFFIXES:
+                found.append(path)
+            elif path.suffix.lower() in UNREAD:
+                others.append((path, f"{path.suffix} is not read; convert it to JPEG or PNG"))
     if not found:
         kinds = ", ".join(sorted(SUFFIXES))
         raise UserError(f"{root} holds no photos ({kinds}); name another folder, or convert them (HEIC to JPEG, say).")
-    return sorted(found)
+    return sorted(found), sorted(others)
+
+
+def _not_seen(error: OSError) -> None:
+    raise UserError(f"{error.filename} cannot be looked into ({error.strerror}); change its permissions.") from error
 
 
 def read(path: Path) -> Photo:
@@ -48,7 +79,7 @@ def read(path: Path) -> Photo:
     picture = rgb_of_bytes(data)
     with Image.open(io.BytesIO(data)) as opened:
         # The profile of a file in other colours, as of a printer, does not fit RGB.
-        profile = opened.info.get("icc_profile") if opened.mode in ("RGB", "RGBA") else None
+        profile = opened.info.get("icc_profile") if opened.mode in ("RGB", "RGBA", "P") else None
     return Photo(picture, profile)
 
 
@@ -74,7 +105,8 @@ def name_of(path: Path, form: FileFormat) -> Path:
 
 def write(path: Path, photo: Photo) -> None:
     """Write a photo in the format of its name's suffix: JPEG nearly without loss, WebP, which else halves the
-    resolution of colours and the mask's with it, and all others without."""
+    resolution of colours and the mask's with it, and all others without. Raises BadImageError.
+    """
     kind = _WRITTEN[path.suffix.lower()]
     options: dict[str, Any] = {}
     if kind == "JPEG":
@@ -84,4 +116,7 @@ def write(path: Path, photo: Photo) -> None:
     if photo.profile and kind != "BMP":
         options["icc_profile"] = photo.profile
     path.parent.mkdir(parents=True, exist_ok=True)
-    photo.picture.save(path, format=kind, **options)
+    try:
+        photo.picture.save(path, format=kind, **options)
+    except ValueError as error:  # WebP holds no more than 16,383 pixels a side
+        raise BadImageError(f"cannot be written as {kind} ({error})") from error
