@@ -8,6 +8,7 @@ the distractors.
 """
 
 import argparse
+import re
 import sys
 import tempfile
 import time
@@ -113,11 +114,22 @@ def kept(photos: Path, flags: Sequence[str], options: argparse.Namespace) -> dic
     return found if all(one["hidden"] for one in found["recognisers"]) else None
 
 
+def without_folders(value: Any) -> Any:
+    """A setting with file names in place of paths: where they lay on a machine is nobody's business."""
+    if isinstance(value, list):
+        return [without_folders(one) for one in value]
+    return re.sub(r"(^|[:+])[^,:+]*/", r"\1", value) if isinstance(value, str) else value
+
+
 def figures(persons: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The summary with what it was made of."""
     photos = [photo for person in persons for photo in person["photos"]]
     pixels = [photo["face_pixels"] for photo in photos]
-    asked = {name: value for name, value in persons[0]["settings"].items() if name not in ("photos", "out", "cache")}
+    asked = {
+        name: without_folders(value)
+        for name, value in persons[0]["settings"].items()
+        if name not in ("photos", "out", "cache")
+    }
     return {
         "persons": len(persons),
         "photos": len(photos),
