@@ -25,8 +25,8 @@ SUBCOMMANDS = {
     "candidates": "ways to make a step faster, old and new in turns",
     "operations": "where the time of a step goes, by layers",
 }
-MAY_BE_ZERO = ("steps", "checked", "distractors", "sorted")
-"""Options of which 0 means something: as published, none."""
+MAY_BE_ZERO = ("steps", "checked", "distractors", "sorted", "peer_persons")
+"""Options of which 0 means something: as published, none, all."""
 
 
 def parser(chosen: str | None) -> argparse.ArgumentParser:

@@ -270,6 +270,11 @@ def test_what_cannot_be_measured_or_stored_is_refused_at_once(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", command.SUBCOMMANDS)
+def test_defaults_are_not_refused(name: str) -> None:
+    command.require_usable(command.parser(name).parse_args([name]))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [STAGE_ONE, "affine-hull", "convex-hull"])
 def test_the_peers_step_is_ours(kind: str) -> None:
