@@ -56,7 +56,7 @@ def test_photos_are_found_below_folders_in_the_order_of_their_paths(tmp_path: Pa
     found, others = photo_file.find(tmp_path)
     assert [str(path.relative_to(tmp_path)) for path in found] == ["a/z.PNG", "b.jpg", "c/d/e.webp"]
     assert [(str(path.relative_to(tmp_path)), why) for path, why in others] == [
-        ("c/film.MOV", ".MOV is not read; convert it to JPEG or PNG"),
+        ("c/film.MOV", ".MOV is not read, but JPEG, PNG, BMP and WebP are"),
         ("linked", "a link to a folder"),
     ]
 

@@ -14,23 +14,7 @@ from advcloak_jax.data.folder import SUFFIXES
 from advcloak_jax.errors import UserError
 
 UNREAD = frozenset(
-    {
-        ".heic",
-        ".heif",
-        ".avif",
-        ".tif",
-        ".tiff",
-        ".gif",
-        ".jfif",
-        ".jpe",
-        ".jp2",
-        ".jxl",
-        ".dng",
-        ".raw",
-        ".cr2",
-        ".nef",
-    }
-    | {".arw", ".mov", ".mp4", ".avi", ".webm"}
+    ".heic .heif .avif .tif .tiff .gif .jfif .jpe .jp2 .jxl .dng .raw .cr2 .nef .arw .mov .mp4 .avi .webm".split()
 )
 """Suffixes of pictures and films that are told to be left out, so that nobody takes them for protected."""
 JPEG_QUALITY = 95
@@ -62,7 +46,7 @@ def find(root: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
             if path.suffix.lower() in SUFFIXES:
                 found.append(path)
             elif path.suffix.lower() in UNREAD:
-                others.append((path, f"{path.suffix} is not read; convert it to JPEG or PNG"))
+                others.append((path, f"{path.suffix} is not read, but JPEG, PNG, BMP and WebP are"))
     if not found:
         kinds = ", ".join(sorted(SUFFIXES))
         raise UserError(f"{root} holds no photos ({kinds}); name another folder, or convert them (HEIC to JPEG, say).")
