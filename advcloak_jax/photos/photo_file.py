@@ -13,10 +13,9 @@ from advcloak_jax.data.decode import BadImageError, read_bytes, rgb_of_bytes
 from advcloak_jax.data.folder import SUFFIXES
 from advcloak_jax.errors import UserError
 
-UNREAD = frozenset(
-    ".heic .heif .avif .tif .tiff .gif .jfif .jpe .jp2 .jxl .dng .raw .cr2 .nef .arw .mov .mp4 .avi .webm".split()
-)
-"""Suffixes of pictures and films that are told to be left out, so that nobody takes them for protected."""
+PICTURES = frozenset({".heic", ".heif", ".avif", ".tif", ".tiff", ".gif", ".jfif", ".jpe", ".jp2", ".jxl"})
+RAW_AND_FILMS = frozenset({".dng", ".raw", ".cr2", ".nef", ".arw", ".mov", ".mp4", ".avi", ".webm"})
+"""Suffixes of what is told to be left out, so that nobody takes it for protected."""
 JPEG_QUALITY = 95
 _SUFFIX = {"png": ".png", "jpeg": ".jpg"}
 _WRITTEN = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP", ".webp": "WEBP"}
@@ -45,7 +44,7 @@ def find(root: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
         for path in (Path(folder) / name for name in names if not name.startswith(".")):
             if path.suffix.lower() in SUFFIXES:
                 found.append(path)
-            elif path.suffix.lower() in UNREAD:
+            elif path.suffix.lower() in PICTURES | RAW_AND_FILMS:
                 others.append((path, f"{path.suffix} is not read, but JPEG, PNG, BMP and WebP are"))
     if not found:
         kinds = ", ".join(sorted(SUFFIXES))
