@@ -54,7 +54,9 @@ def parse_one(program: str, kind: type[S], arguments: Sequence[str], *, job: str
     config = _parsed(program, kind, arguments or ["--help"], _with_file(kind, job, arguments))
     if config.print_config:
         print_settings(config)
-    return dataclasses.replace(config, cache=_cache_folder(config)) if hasattr(config, "cache") else config  # type: ignore[call-arg]
+    if hasattr(config, "cache"):
+        return dataclasses.replace(config, cache=_cache_folder(config))  # type: ignore[call-arg]
+    return config
 
 
 def print_settings(config: StartConfig) -> NoReturn:

@@ -102,7 +102,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def kept(photos: Path, flags: Sequence[str], options: argparse.Namespace) -> dict[str, Any] | None:
     """What was measured of a person, taken from beside --out if it is there; None for one without two usable photos."""
-    path = options.out.with_suffix("") / f"{photos.name}.json"
+    path = options.out.with_suffix(".persons") / f"{photos.name}.json"
     if path.exists():
         found: dict[str, Any] = read_json(path)
     else:

@@ -38,7 +38,7 @@ def test_paths_are_left_out() -> None:
 def test_what_was_measured_is_taken_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "b"):
         (tmp_path / "photos" / name).mkdir(parents=True)
-        kept = tmp_path / "out" / f"{name}.json"
+        kept = tmp_path / "out.persons" / f"{name}.json"
         kept.parent.mkdir(exist_ok=True)
         kept.write_text(json.dumps(told((0.0, 80.0), 0.5)))
     arguments = [str(tmp_path / "photos"), "--out", str(tmp_path / "out.json"), "--"]

@@ -89,7 +89,7 @@ def run_ablation(config: AblationConfig) -> None:
     """Measure, print the points, and write NAME.json, NAME.csv and the plots."""
     cloak_runs = read_cloak_runs(config)
     trials = load_trials(config, cloak_runs)
-    store = open_store(config)
+    store = open_store(config.cache)
     if config.name == "n-inference" and config.n_inference[-1] > trials.inference.shape[1]:
         raise UserError(
             f"--n-inference {config.n_inference[-1]} is more than the {trials.inference.shape[1]} photos that each "

@@ -12,13 +12,13 @@ from advcloak_jax.config.protecting import CROPS
 from advcloak_jax.data.decode import BadImageError
 from advcloak_jax.data.folder import printable
 from advcloak_jax.errors import UserError
-from advcloak_jax.evaluation.store import Store
 from advcloak_jax.files import new_folder, require_new_folder
 from advcloak_jax.jobs import inputs, programs, protect_cloak, protect_faces, protect_report, protect_trial
 from advcloak_jax.jobs.protect_faces import Found, Shown
 from advcloak_jax.jobs.protect_masks import make_masks, wear
 from advcloak_jax.jobs.protect_trial import Outcome
 from advcloak_jax.jobs.targets import LoadedTarget, load_targets
+from advcloak_jax.jobs.trials import open_store
 from advcloak_jax.photos import photo_file
 from advcloak_jax.photos.detector import Detector
 from advcloak_jax.progress import Progress
@@ -87,12 +87,11 @@ def _try_out(
     if crowd is not None and len(sure) < 2:
         _log.warning("one photo of the person is too few to be looked for among --distractors")
         crowd = None
-    store = Store(Path(config.cache) / "measured" if config.cache else None)
     mates, clean, worn = (
         np.stack([part[i] for i in sure])
         for part in ([one.face.crop for one in found], [one.clean for one in shown], [one.worn for one in shown])
     )
-    return protect_trial.try_out(targets, mates, clean, worn, crowd, store) if targets else []
+    return protect_trial.try_out(targets, mates, clean, worn, crowd, open_store(config.cache)) if targets else []
 
 
 def _require_own_names(root: Path, paths: Sequence[Path], config: ProtectConfig) -> None:

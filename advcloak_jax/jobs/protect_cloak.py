@@ -15,7 +15,7 @@ from advcloak_jax.jobs.targets import LoadedTarget, load_target
 from advcloak_jax.jobs.trained import trained_cloaks
 from advcloak_jax.training.runs import Run, read_run
 
-UNITS = ("generator", "universal")
+EXPORTED = ("generator", "universal")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _by_method(config: ProtectConfig) -> Chosen:
 
 def _exported(folder: Path) -> Chosen:
     found = exported.read_export(folder)
-    if found.kind not in UNITS:
+    if found.kind not in EXPORTED:
         raise UserError(f"--cloak {folder} is the export of a {found.kind}; name that of a stage or a universal mask.")
     size = int(found.values["image_size"][0])
     if found.kind == "universal":

@@ -16,8 +16,6 @@ from advcloak_jax.photos import alignment
 from advcloak_jax.photos.photo_file import Photo
 
 MASKS_AT_A_TIME = 8
-USUAL_NORM = 1200.0
-"""Norm of a mask in grey levels at 112x112, as published."""
 
 
 def make_masks(cloak: Cloak, found: Sequence[Found], config: ProtectConfig, size: int) -> np.ndarray:
@@ -42,7 +40,8 @@ def make_masks(cloak: Cloak, found: Sequence[Found], config: ProtectConfig, size
     if not config.mask:
         made = made * fading(size, config.fade)[..., None]
     if config.norm or not config.mask:
-        made = np.asarray(images.rescale(made, images.mask_norm_at(size, config.norm or USUAL_NORM)))
+        norm = images.mask_norm_at(size, config.norm) if config.norm else images.mask_norm_at(size)
+        made = np.asarray(images.rescale(made, norm))
     return np.broadcast_to(made, crops.shape)
 
 

@@ -31,7 +31,7 @@ def run_table(config: TableConfig) -> None:
     targets = load_targets(config.targets, trials.image_size)
     entries = [rows_of.random_mask(), *rows_of.build(config, cloak_runs)]
     require_baselines(config, entries)
-    store = open_store(config)
+    store = open_store(config.cache)
     gallery = Gallery(trials, targets, entries, store, config.seed)
 
     measured: list[Measured] = []

@@ -86,9 +86,9 @@ def load_trials(config: ProtectionConfig, cloak_runs: list[Run]) -> Trials:
     )
 
 
-def open_store(config: ProtectionConfig) -> Store:
-    """Where masks and embeddings are kept."""
-    return Store(Path(config.cache) / "measured" if config.cache else None)
+def open_store(cache: str) -> Store:
+    """Where masks and embeddings are kept: below the folder that --cache names; "": nowhere."""
+    return Store(Path(cache) / "measured" if cache else None)
 
 
 def _split_of(run: Run) -> object:
